@@ -1,0 +1,743 @@
+"""The data of all clients in flat arrays, with the size of each client beside them.
+
+A compressed-row layout: the examples of client 0, then those of client 1, and so on. A
+million clients of uneven size are then a few large arrays, not a million small ones, and a
+minibatch on any device is a gather by index. This module needs NumPy only.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_med.data._random import random_keys, stream_of
+from fedjax_med.data._tree import PyTree, leaves, leaves_with_paths, map_leaves
+from fedjax_med.data.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+_FORMAT = "fedjax_med.federated_dataset"
+_FORMAT_VERSION = 1
+_CHUNK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class ClientArrays:
+    """Examples of all clients, concatenated, and how many belong to each.
+
+    Attributes:
+      examples: any nesting of dict, list and tuple whose leaves are arrays `[N, ...]` of
+        numbers or booleans, client after client. Supervised data is by convention
+        `{"x": float32 [N, ...], "y": int32 or float32 [N]}`. Leaves may be `np.memmap`.
+      sizes: int64 `[num_clients]`, the number of examples of each client; 0 is allowed here
+        (a client may have no test examples), `fedjax_med.data.check` decides where it is not.
+
+    Raises:
+      DataError: on construction, if a leaf is not an array of numbers, if the leaves differ
+        in length, or if `sizes` does not add up to that length.
+    """
+
+    examples: PyTree
+    sizes: np.ndarray
+
+    def __post_init__(self):
+        sizes = np.asarray(self.sizes)
+        if sizes.ndim != 1 or (sizes.size and not np.issubdtype(sizes.dtype, np.integer)):
+            raise DataError(
+                f"sizes must be a list of integers, one per client, got shape {sizes.shape} "
+                f"and dtype {sizes.dtype}."
+            )
+        if (sizes < 0).any():
+            raise DataError(f"sizes must not be negative, got {int(sizes.min())}.")
+        # asanyarray keeps a memmap a memmap; frozen, hence object.__setattr__.
+        object.__setattr__(self, "sizes", sizes.astype(np.int64))
+        object.__setattr__(self, "examples", map_leaves(np.asanyarray, self.examples))
+        total = int(self.sizes.sum())
+        empty = True
+        for path, leaf in leaves_with_paths(self.examples):
+            empty = False
+            # Kind V without fields is bfloat16 and its relatives.
+            if leaf.dtype.kind not in "biufcV" or leaf.dtype.names:
+                raise DataError(
+                    f"examples{path} has dtype {leaf.dtype}; only numbers and booleans are "
+                    "allowed, so encode text and categories first."
+                )
+            if leaf.ndim == 0 or leaf.shape[0] != total:
+                raise DataError(
+                    f"examples{path} has shape {leaf.shape}, but the sizes of the "
+                    f"{len(self.sizes)} clients add up to {total} examples, which its first "
+                    "axis must equal."
+                )
+        if empty:
+            raise DataError("examples holds no array; at least one is needed.")
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """int64 `[num_clients + 1]`; client `i` has the rows `offsets[i]:offsets[i + 1]`."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sizes)])
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples of all clients together."""
+        return int(self.offsets[-1])
+
+    @property
+    def num_clients(self) -> int:
+        """The number of clients."""
+        return len(self.sizes)
+
+    def client(self, index: int) -> PyTree:
+        """The examples of one client: views, nothing is copied.
+
+        Raises:
+          IndexError: if `index` is not in `range(num_clients)`.
+        """
+        if not 0 <= index < self.num_clients:
+            raise IndexError(f"client index must be in 0..{self.num_clients - 1}, got {index}.")
+        start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
+        return map_leaves(lambda leaf: leaf[start:stop], self.examples)
+
+    def row_indices(self, clients: np.ndarray | Sequence[int]) -> np.ndarray:
+        """The row numbers of the given clients, one client after the other, int64."""
+        clients = np.asarray(clients, np.int64)
+        sizes = self.sizes[clients]
+        # Where the rows of each client begin in the result, subtracted from where they
+        # begin here, turns one arange into all row numbers without a Python loop.
+        begins = np.cumsum(sizes) - sizes
+        return np.arange(sizes.sum()) + np.repeat(self.offsets[clients] - begins, sizes)
+
+    def take(self, clients: np.ndarray | Sequence[int]) -> "ClientArrays":
+        """The given clients in the given order; their rows are copied into memory."""
+        clients = np.asarray(clients, np.int64)
+        rows = self.row_indices(clients)
+        return ClientArrays(map_leaves(lambda leaf: leaf[rows], self.examples), self.sizes[clients])
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedDataset:
+    """Named clients with training and, optionally, validation and test examples.
+
+    Attributes:
+      name: short name of the dataset.
+      client_names: one distinct name per client, in the order of all arrays.
+      train: training examples of every client.
+      validation: validation examples, or None; a client may have none of them.
+      test: test examples, or None; a client may have none of them.
+      feature_names: names of the columns of `examples["x"]` where it is tabular, else empty.
+      label_names: names of the classes 0, 1, ... of `examples["y"]`, may be empty.
+      licence: terms of use of the data.
+      source: where the data comes from.
+      citation: what to cite.
+
+    Raises:
+      DataError: on construction, if names and arrays do not fit together. Values are judged
+        by `fedjax_med.data.check`.
+    """
+
+    name: str
+    client_names: tuple[str, ...]
+    train: ClientArrays
+    validation: ClientArrays | None = None
+    test: ClientArrays | None = None
+    feature_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+    citation: str = ""
+
+    def __post_init__(self):
+        for field in ("client_names", "feature_names", "label_names"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if len(set(self.client_names)) < len(self.client_names):
+            seen: set[str] = set()
+            twice = next(n for n in self.client_names if n in seen or seen.add(n))
+            raise DataError(f"client name {twice!r} occurs more than once; names must differ.")
+        signature = _signature(self.train.examples)
+        for split, arrays in self._splits():
+            if arrays.num_clients != len(self.client_names):
+                raise DataError(
+                    f"{split} has {arrays.num_clients} clients, but client_names has "
+                    f"{len(self.client_names)}; they must be equal."
+                )
+            difference = _first_difference(signature, _signature(arrays.examples))
+            if difference:
+                raise DataError(f"{split} and train must hold the same arrays, but {difference}.")
+        width = _num_features(self.train.examples)
+        if self.feature_names and width is not None and width != len(self.feature_names):
+            raise DataError(
+                f"feature_names has {len(self.feature_names)} names, but examples['x'] has "
+                f"{width} columns; they must be equal."
+            )
+
+    @classmethod
+    def from_clients(
+        cls,
+        clients: Mapping[str, PyTree],
+        *,
+        validation: Mapping[str, PyTree] | None = None,
+        test: Mapping[str, PyTree] | None = None,
+        name: str = "dataset",
+        **metadata: Any,
+    ) -> "FederatedDataset":
+        """Builds a dataset from one pytree of arrays per client.
+
+        Dtypes are kept as they are. Clients keep the order of `clients`; those missing in
+        `validation` or `test` have no such examples.
+
+        Args:
+          clients: training examples by client name, all of one structure, dtype and shape
+            apart from the leading axis.
+          validation: the same for validation, for some or all of the clients.
+          test: the same for test.
+          name: name of the dataset.
+          **metadata: further fields of `FederatedDataset`, such as `feature_names`.
+
+        Raises:
+          DataError: if the clients do not fit together, with the client and the path.
+
+        Examples:
+          >>> data = FederatedDataset.from_clients({
+          ...     "North": {"x": np.zeros((3, 2), np.float32), "y": np.zeros(3, np.int32)},
+          ...     "South": {"x": np.ones((1, 2), np.float32), "y": np.ones(1, np.int32)},
+          ... })
+          >>> data.train.sizes.tolist()
+          [3, 1]
+        """
+        if not clients:
+            raise DataError("clients is empty; at least one client is needed.")
+        names = tuple(clients)
+        train = _concatenate_clients(names, clients, "train")
+        template = map_leaves(lambda leaf: leaf[:0], train.examples)
+        held_out: dict[str, ClientArrays | None] = {}
+        for split, given in (("validation", validation), ("test", test)):
+            for unknown in [n for n in given or () if n not in clients]:
+                raise _unknown_client(unknown, names)
+            filled = None if given is None else {n: given.get(n, template) for n in names}
+            held_out[split] = filled and _concatenate_clients(names, filled, split)
+        return cls(name, names, train, **held_out, **metadata)
+
+    @classmethod
+    def from_pooled(
+        cls,
+        examples: PyTree,
+        site: Sequence[Hashable] | np.ndarray,
+        *,
+        name: str = "dataset",
+        **metadata: Any,
+    ) -> "FederatedDataset":
+        """Builds a dataset from pooled rows and a column that says whose each row is.
+
+        Clients are ordered by the value of `site` (numbers by size, text alphabetically), so
+        that the order of the rows does not decide the order of the clients; a client's name
+        is `str(value)`. Within a client, rows keep their order.
+
+        Args:
+          examples: pytree of arrays `[N, ...]`.
+          site: `[N]`, any hashable values.
+          name: name of the dataset.
+          **metadata: further fields of `FederatedDataset`.
+
+        Raises:
+          DataError: if `site` has another length than the examples or misses a value.
+        """
+        values = site.tolist() if isinstance(site, np.ndarray) else list(site)
+        for row, value in enumerate(values):
+            if value is None or value != value:  # NaN is the value unequal to itself
+                raise DataError(f"site is missing in row {row}; every row needs a client.")
+        distinct = set(values)
+        try:
+            order = sorted(distinct)  # type: ignore[type-var]
+        except TypeError:  # values of mixed types have no order of their own
+            order = sorted(distinct, key=str)
+        number = {value: i for i, value in enumerate(order)}
+        client = np.fromiter((number[v] for v in values), np.int64, len(values))
+        return cls.from_assignment(
+            examples, client, tuple(str(v) for v in order), name=name, **metadata
+        )
+
+    @classmethod
+    def from_assignment(
+        cls,
+        examples: PyTree,
+        client: np.ndarray,
+        client_names: Iterable[str],
+        *,
+        name: str = "dataset",
+        **metadata: Any,
+    ) -> "FederatedDataset":
+        """Builds a dataset from pooled rows and the client index of each row.
+
+        Args:
+          examples: pytree of arrays `[N, ...]`.
+          client: integers `[N]` in `range(len(client_names))`.
+          client_names: the name of each client.
+          name: name of the dataset.
+          **metadata: further fields of `FederatedDataset`.
+
+        Raises:
+          DataError: if the lengths differ.
+        """
+        client_names = tuple(client_names)
+        client = np.asarray(client)
+        for path, leaf in leaves_with_paths(map_leaves(np.asanyarray, examples)):
+            if leaf.ndim == 0 or leaf.shape[0] != len(client):
+                raise DataError(
+                    f"examples{path} has shape {leaf.shape}, but the column of sites has "
+                    f"{len(client)} rows, which its first axis must equal."
+                )
+        rows = np.argsort(client, kind="stable")
+        sizes = np.bincount(client, minlength=len(client_names))
+        ordered = map_leaves(lambda leaf: np.asanyarray(leaf)[rows], examples)
+        return cls(name, client_names, ClientArrays(ordered, sizes), **metadata)
+
+    @property
+    def num_clients(self) -> int:
+        """The number of clients."""
+        return len(self.client_names)
+
+    def client_index(self, name: str) -> int:
+        """The position of a client.
+
+        Raises:
+          DataError: if there is no client of that name.
+        """
+        try:
+            return self.client_names.index(name)
+        except ValueError:
+            raise _unknown_client(name, self.client_names) from None
+
+    def select(self, names: Sequence[str]) -> "FederatedDataset":
+        """The named clients, in the order given; their rows are copied into memory.
+
+        Raises:
+          DataError: if `names` is empty, repeats a client or names an unknown one.
+        """
+        if isinstance(names, str):
+            names = (names,)
+        if not names:
+            raise DataError("names is empty; at least one client must be selected.")
+        position = {name: i for i, name in enumerate(self.client_names)}
+        for name in names:
+            if name not in position:
+                raise _unknown_client(name, self.client_names)
+        index = np.array([position[name] for name in names])
+        taken = {split: arrays.take(index) for split, arrays in self._splits()}
+        return replace(self, client_names=tuple(names), **taken)
+
+    def pooled(self, client_name: str = "pooled") -> "FederatedDataset":
+        """All clients merged into one, split by split, for the pooled baseline; no copy."""
+        merged = {
+            split: ClientArrays(arrays.examples, np.array([arrays.num_examples]))
+            for split, arrays in self._splits()
+        }
+        return replace(self, client_names=(client_name,), **merged)
+
+    def map_examples(
+        self, fn: Callable[[PyTree], PyTree], feature_names: Sequence[str] | None = None
+    ) -> "FederatedDataset":
+        """Applies `fn` to the examples of every split.
+
+        Args:
+          fn: from the pytree of all clients' examples `[N, ...]` of one split to another
+            pytree of arrays with the same `N` in the same order. It sees all clients at
+            once, so anything fitted in it would mix sites; use `standardize` for that.
+          feature_names: names of the new columns of `examples["x"]`. By default the old
+            ones, or none where their number no longer fits.
+
+        Raises:
+          DataError: if `fn` changes the number of examples.
+        """
+        mapped = {
+            split: ClientArrays(fn(arrays.examples), arrays.sizes)
+            for split, arrays in self._splits()
+        }
+        if feature_names is None:
+            width = _num_features(mapped["train"].examples)
+            feature_names = self.feature_names if width == len(self.feature_names) else ()
+        return replace(self, feature_names=tuple(feature_names), **mapped)
+
+    def split(
+        self,
+        *,
+        validation: float = 0.0,
+        test: float = 0.0,
+        seed: int = 0,
+        stratify: str | None = "y",
+    ) -> "FederatedDataset":
+        """Moves a random part of each client's training examples to validation and test.
+
+        A client of `n` examples gives `round(n * test)` to test and `round(n * validation)`
+        to validation (halves up). At least one stays in training: where these would take
+        all, validation gives way first, then test. So a client of one example has it in
+        training, and small clients may have no validation or test examples.
+
+        Which rows move depends on the seed, the client's name and the order of its rows
+        only: other clients may come and go. Rows keep their order within each part. With
+        `stratify`, each part holds every class in proportion, to within one example per
+        class and client; a class with a single example stays in training while
+        `validation + test < 0.5`.
+
+        Args:
+          validation: fraction for validation; the existing validation part is kept if 0.
+          test: fraction for test; the existing test part is kept if 0.
+          seed: any integer.
+          stratify: key of a 1-D leaf of the examples whose values are kept in proportion
+            (a continuous one is as good as none), or None.
+
+        Raises:
+          DataError: if the fractions are not in [0, 1) with a sum below 1, if a part exists
+            already, or if there is no such leaf.
+        """
+        for part, fraction in (("validation", validation), ("test", test)):
+            if not 0 <= fraction < 1:
+                raise DataError(f"{part} must be a fraction in [0, 1), got {fraction!r}.")
+            if fraction and getattr(self, part) is not None:
+                raise DataError(
+                    f"dataset {self.name!r} has {part} examples already; {part} must be 0."
+                )
+        if not validation + test < 1:
+            raise DataError(f"validation + test must be below 1, got {validation + test!r}.")
+        train = self.train
+        sizes, n = train.sizes, train.num_examples
+        # One random key per row, made from the seed, the client and the place in the client.
+        stream = np.fromiter((stream_of(c) for c in self.client_names), np.uint64, len(sizes))
+        client = np.repeat(np.arange(len(sizes)), sizes)
+        place = np.arange(n) - train.offsets[client]
+        key = random_keys(seed, stream[client], place)
+        quantile = np.zeros(n)
+        if stratify is not None:
+            _, label = np.unique(self._stratum(stratify), return_inverse=True)
+            order = np.lexsort((key, label, client))
+            new_group = np.ones(n, bool)
+            new_group[1:] = (np.diff(client[order]) != 0) | (np.diff(label[order]) != 0)
+            begin = np.flatnonzero(new_group)
+            count = np.diff(np.append(begin, n))
+            rank = np.arange(n) - np.repeat(begin, count)
+            # The i-th of m examples of a class sits at (i + 1/2) / m: classes interleave
+            # evenly, so any stretch of the merged order holds them in proportion.
+            quantile[order] = (rank + 0.5) / np.repeat(count, count)
+        order = np.lexsort((key, quantile, client))
+        num_test = np.minimum(np.floor(sizes * test + 0.5), np.maximum(sizes - 1, 0))
+        num_validation = np.minimum(
+            np.floor(sizes * validation + 0.5), np.maximum(sizes - 1 - num_test, 0)
+        )
+        part_of = np.zeros(n, np.int8)
+        rank = np.arange(n) - train.offsets[client]
+        part_of[order] = np.where(
+            rank < num_test[client], 2, rank < (num_test + num_validation)[client]
+        )
+        parts: dict[str, ClientArrays] = {}
+        for code, (split, fraction) in enumerate(
+            zip(SPLITS, (1.0, validation, test), strict=True)
+        ):
+            if fraction:
+                rows = np.flatnonzero(part_of == code)
+                parts[split] = ClientArrays(
+                    map_leaves(lambda leaf, rows=rows: leaf[rows], train.examples),
+                    np.bincount(client[rows], minlength=len(sizes)),
+                )
+        return replace(self, **parts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything a training run can depend on.
+
+        Covers client, feature and label names, and for every split the sizes, the paths,
+        dtypes and shapes of the leaves and their bytes (little endian, rows in order). It
+        does not cover the name of the dataset, licence, source and citation. Arrays are
+        read in pieces of 16 MiB, so memory-mapped ones stay on disk.
+        """
+        digest = hashlib.sha256()
+
+        def add(value: Any) -> None:
+            data = json.dumps(value, ensure_ascii=False).encode()
+            digest.update(len(data).to_bytes(8, "little"))  # so that fields cannot run together
+            digest.update(data)
+
+        add([self.client_names, self.feature_names, self.label_names])
+        for split, arrays in self._splits():
+            add([split, arrays.num_clients])
+            digest.update(arrays.sizes.astype("<i8").tobytes())
+            for path, leaf in leaves_with_paths(arrays.examples):
+                add([path, leaf.dtype.name, leaf.shape])
+                for piece in _chunks(leaf):
+                    digest.update(np.ascontiguousarray(_little_endian(piece)).tobytes())
+        return digest.hexdigest()
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One dict per client: name, sizes of the splits and label counts.
+
+        Returns:
+          Dicts with `name` (str), `train`, `validation`, `test` (numbers of examples, 0
+          where there is no such split) and, where `examples["y"]` is 1-D and integer or
+          boolean, `label_counts`: from the name of a label (or its number) to the number of
+          the client's examples in all splits together, zeros included.
+        """
+        rows: list[dict[str, Any]] = []
+        for i, name in enumerate(self.client_names):
+            row: dict[str, Any] = {"name": name, "train": 0, "validation": 0, "test": 0}
+            row.update({split: int(arrays.sizes[i]) for split, arrays in self._splits()})
+            rows.append(row)
+        counts = self._label_counts()
+        for row, count in zip(rows, counts or (), strict=False):
+            row["label_counts"] = count
+        return rows
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the dataset to a new folder: one .npy file per array and `manifest.json`.
+
+        Everything is written to a temporary folder beside it, which is renamed at the end:
+        after a crash or on a full disk there is no half-written `folder`. Memory-mapped
+        arrays are copied piece by piece.
+
+        Raises:
+          DataError: if `folder` exists (nothing is written over), or if the examples use
+            containers other than dict with text keys, list and tuple.
+          OSError: if the disk is full or not writable.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise DataError(f"{folder} exists already; give a folder that does not.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            splits = {}
+            for split, arrays in self._splits():
+                files: list[dict[str, Any]] = []
+                structure = _describe(arrays.examples, split, files)
+                for entry, leaf in zip(files, leaves(arrays.examples), strict=True):
+                    _write_array(temporary / entry["file"], leaf)
+                _write_array(temporary / f"{split}.sizes.npy", arrays.sizes)
+                splits[split] = {"structure": structure, "leaves": files}
+            manifest = {
+                "format": _FORMAT,
+                "version": _FORMAT_VERSION,
+                "fingerprint": self.fingerprint(),
+                "name": self.name,
+                "client_names": self.client_names,
+                "feature_names": self.feature_names,
+                "label_names": self.label_names,
+                "licence": self.licence,
+                "source": self.source,
+                "citation": self.citation,
+                "splits": splits,
+            }
+            with open(temporary / "manifest.json", "w", encoding="utf-8") as file:
+                json.dump(manifest, file, ensure_ascii=False, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o755)  # mkdtemp makes it private to the user
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike, memory_map: bool = True, verify: bool = False
+    ) -> "FederatedDataset":
+        """Reads what `save` wrote.
+
+        Args:
+          folder: a folder written by `save`.
+          memory_map: leave the arrays on disk and read rows as they are used.
+          verify: read everything once and compare it with the fingerprint saved.
+
+        Raises:
+          DataError: if the folder is not such a dataset, or a file in it is missing,
+            damaged or not as the manifest says.
+        """
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{folder} holds no manifest.json, so it is no dataset.") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder / 'manifest.json'} cannot be read: {error}.") from error
+        found = (manifest.get("format"), manifest.get("version"))
+        if found != (_FORMAT, _FORMAT_VERSION):
+            raise DataError(
+                f"{folder / 'manifest.json'} has format and version {found}, expected "
+                f"{(_FORMAT, _FORMAT_VERSION)}."
+            )
+        splits = {}
+        for split, entry in manifest["splits"].items():
+            arrays = [_read_array(folder / leaf["file"], leaf, memory_map) for leaf in entry["leaves"]]
+            sizes = _read_array(folder / f"{split}.sizes.npy", None, memory_map=False)
+            splits[split] = ClientArrays(_rebuild(entry["structure"], arrays), sizes)
+        fields = ("name", "client_names", "feature_names", "label_names")
+        texts = ("licence", "source", "citation")
+        dataset = cls(**{field: manifest[field] for field in (*fields, *texts)}, **splits)
+        if verify and dataset.fingerprint() != manifest["fingerprint"]:
+            raise DataError(
+                f"{folder} has fingerprint {dataset.fingerprint()[:12]}, but its manifest says "
+                f"{manifest['fingerprint'][:12]}: a file was changed, so save it again."
+            )
+        return dataset
+
+    def _splits(self) -> list[tuple[str, ClientArrays]]:
+        pairs = [(split, getattr(self, split)) for split in SPLITS]
+        return [(split, arrays) for split, arrays in pairs if arrays is not None]
+
+    def _stratum(self, key: str) -> np.ndarray:
+        examples = self.train.examples
+        if not isinstance(examples, dict) or key not in examples:
+            raise DataError(f"examples have no leaf {key!r} to stratify by; pass stratify=None.")
+        leaf = examples[key]
+        if not isinstance(leaf, np.ndarray) or leaf.ndim != 1:
+            raise DataError(
+                f"examples[{key!r}] must be one array of one dimension to stratify by; "
+                "pass stratify=None."
+            )
+        return leaf
+
+    def _label_counts(self) -> list[dict[str, int]] | None:
+        labels = {}
+        for split, arrays in self._splits():
+            y = arrays.examples.get("y") if isinstance(arrays.examples, dict) else None
+            if not isinstance(y, np.ndarray) or y.ndim != 1 or y.dtype.kind not in "biu":
+                return None
+            labels[split] = y.astype(np.int64)
+        values = np.unique(np.concatenate([*labels.values(), np.arange(len(self.label_names))]))
+        named = dict(enumerate(self.label_names))
+        keys = [named.get(int(v), str(v)) for v in values]
+        totals = [np.zeros(len(values), np.int64) for _ in self.client_names]
+        for split, arrays in self._splits():
+            number = np.searchsorted(values, labels[split])
+            for i, total in enumerate(totals):
+                rows = number[arrays.offsets[i] : arrays.offsets[i + 1]]
+                total += np.bincount(rows, minlength=len(values))
+        return [dict(zip(keys, total.tolist(), strict=True)) for total in totals]
+
+
+def _unknown_client(name: str, known: Sequence[str]) -> DataError:
+    shown = ", ".join(repr(n) for n in known[:10])
+    rest = f" and {len(known) - 10} more" if len(known) > 10 else ""
+    return DataError(f"unknown client {name!r}; the clients are {shown}{rest}.")
+
+
+def _num_features(examples: PyTree) -> int | None:
+    x = examples.get("x") if isinstance(examples, dict) else None
+    return x.shape[1] if isinstance(x, np.ndarray) and x.ndim == 2 else None
+
+
+def _signature(examples: PyTree) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        path: (leaf.dtype.name, leaf.shape[1:]) for path, leaf in leaves_with_paths(examples)
+    }
+
+
+def _first_difference(want: dict[str, Any], got: dict[str, Any]) -> str:
+    """What distinguishes two signatures, in words, or an empty string."""
+    for path in [*want, *got]:
+        if path not in got:
+            return f"examples{path} is missing"
+        if path not in want:
+            return f"there is also examples{path}"
+        if want[path] != got[path]:
+            (dtype, shape), (want_dtype, want_shape) = got[path], want[path]
+            return (
+                f"examples{path} has dtype {dtype} and shape {shape} per example instead of "
+                f"{want_dtype} and {want_shape}"
+            )
+    return ""
+
+
+def _concatenate_clients(
+    names: Sequence[str], clients: Mapping[str, PyTree], split: str
+) -> ClientArrays:
+    trees = [map_leaves(np.asanyarray, clients[name]) for name in names]
+    sizes, signature = [], None
+    for name, tree in zip(names, trees, strict=True):
+        first = next(leaves_with_paths(tree), None)
+        for path, leaf in leaves_with_paths(tree):
+            if leaf.ndim == 0 or leaf.shape[0] != first[1].shape[0]:
+                raise DataError(
+                    f"examples{path} of client {name!r} ({split}) has shape {leaf.shape}, but "
+                    f"examples{first[0]} has shape {first[1].shape}; the first axes must be equal."
+                )
+        sizes.append(first[1].shape[0] if first else 0)
+        signature = signature or _signature(tree)
+        difference = _first_difference(signature, _signature(tree))
+        if difference:
+            raise DataError(
+                f"client {name!r} ({split}) must hold the same arrays as client {names[0]!r}, "
+                f"but {difference}."
+            )
+    return ClientArrays(map_leaves(lambda *parts: np.concatenate(parts), *trees), np.array(sizes))
+
+
+def _chunks(leaf: np.ndarray) -> Iterable[np.ndarray]:
+    rows = max(1, _CHUNK_BYTES // max(1, leaf.itemsize * int(np.prod(leaf.shape[1:]))))
+    return (leaf[start : start + rows] for start in range(0, leaf.shape[0], rows))
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _describe(tree: PyTree, split: str, files: list[dict[str, Any]]) -> Any:
+    """The structure of `tree` as JSON; appends one entry per leaf to `files`."""
+    if tree is None:
+        return {"kind": "none"}
+    if isinstance(tree, dict):
+        if not all(isinstance(key, str) for key in tree):
+            raise DataError("only dicts with text keys can be saved; rename the other keys.")
+        children = {key: _describe(tree[key], split, files) for key in sorted(tree)}
+        return {"kind": "dict", "children": children}
+    if isinstance(tree, np.ndarray):
+        index = len(files)
+        files.append(
+            {"file": f"{split}.{index}.npy", "dtype": tree.dtype.name, "shape": tree.shape}
+        )
+        return {"kind": "leaf", "index": index}
+    if type(tree) not in (list, tuple):
+        raise DataError(f"{type(tree).__name__} cannot be saved; use dict, list or tuple.")
+    children = [_describe(child, split, files) for child in tree]
+    return {"kind": type(tree).__name__, "children": children}
+
+
+def _rebuild(structure: Any, arrays: list[np.ndarray]) -> PyTree:
+    kind = structure["kind"]
+    if kind == "none":
+        return None
+    if kind == "leaf":
+        return arrays[structure["index"]]
+    children = structure["children"]
+    if kind == "dict":
+        return {key: _rebuild(child, arrays) for key, child in children.items()}
+    return (list if kind == "list" else tuple)(_rebuild(child, arrays) for child in children)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, _little_endian(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_array(path: Path, expected: dict[str, Any] | None, memory_map: bool) -> np.ndarray:
+    memory_map = memory_map and (expected is None or 0 not in expected["shape"])
+    try:
+        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is missing or damaged: {error}.") from error
+    if expected is None:
+        return array
+    if array.dtype.kind == "V":  # .npy files keep bfloat16 and its relatives as raw bytes
+        import ml_dtypes
+
+        array = array.view(getattr(ml_dtypes, expected["dtype"]))
+    if [array.dtype.name, list(array.shape)] != [expected["dtype"], list(expected["shape"])]:
+        raise DataError(
+            f"{path} holds {array.dtype.name} {list(array.shape)}, but the manifest says "
+            f"{expected['dtype']} {expected['shape']}."
+        )
+    return array
