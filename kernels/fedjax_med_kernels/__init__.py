@@ -1,0 +1,1 @@
+"""Kernels for federated rounds: each folder holds a reference, its implementations and its cases."""
