@@ -1,0 +1,43 @@
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import settings
+
+REPO = Path(__file__).resolve().parents[1]
+DATA_VARIABLE = "FEDJAX_MED_DATA"
+
+# Set before the first use of JAX in this process: afterwards devices are fixed.
+if "JAX_NUM_CPU_DEVICES" not in os.environ and (
+    "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
+):
+    jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Keep every compiled program, however small: the tests are mostly compilation. In the
+# environment as well, for the processes that tests start.
+jax.config.update(
+    "jax_compilation_cache_dir",
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax")),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# Derandomized, so a failure can be repeated; no deadline, since first calls compile.
+settings.register_profile("fedjax_med", derandomize=True, deadline=None)
+settings.load_profile("fedjax_med")
+
+
+@pytest.fixture(scope="session")
+def shared_data_dir() -> Path:
+    """Folder with local copies of the downloadable datasets."""
+    named = os.environ.get(DATA_VARIABLE)
+    folder = Path(named) if named else REPO.parent / "shared" / "data"
+    if folder.is_dir():
+        return folder
+    message = f"no data in {folder}; set {DATA_VARIABLE} to the folder of the datasets."
+    if named or os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
