@@ -19,7 +19,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def random_keys(seed: int, stream: np.ndarray, counter: np.ndarray) -> np.ndarray:
+def random_keys(seed: int, stream: np.ndarray | np.uint64, counter: np.ndarray) -> np.ndarray:
     """Uniform uint64 keys of shape `counter.shape`, a function of (seed, stream, counter) alone.
 
     Args:

@@ -17,8 +17,8 @@ def leaves_with_paths(tree: PyTree, path: str = "") -> Iterator[tuple[str, Any]]
     if isinstance(tree, dict):
         for key in _sorted_keys(tree):
             yield from leaves_with_paths(tree[key], f"{path}[{key!r}]")
-    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        for field, child in zip(tree._fields, tree, strict=True):
+    elif isinstance(tree, tuple) and (fields := getattr(tree, "_fields", None)):
+        for field, child in zip(fields, tree, strict=True):
             yield from leaves_with_paths(child, f"{path}.{field}")
     elif isinstance(tree, list | tuple):
         for index, child in enumerate(tree):

@@ -5,13 +5,14 @@ million clients of uneven size are then a few large arrays, not a million small 
 minibatch on any device is a gather by index. This module needs NumPy only.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ class FederatedDataset:
             twice = next(n for n in self.client_names if n in seen or seen.add(n))
             raise DataError(f"client name {twice!r} occurs more than once; names must differ.")
         signature = _signature(self.train.examples)
-        for split, arrays in self._splits():
+        for split, arrays in self.splits().items():
             if arrays.num_clients != len(self.client_names):
                 raise DataError(
                     f"{split} has {arrays.num_clients} clients, but client_names has "
@@ -303,6 +304,15 @@ class FederatedDataset:
         """The number of clients."""
         return len(self.client_names)
 
+    def splits(self) -> dict[str, ClientArrays]:
+        """The parts that exist, of "train", "validation" and "test", in this order."""
+        parts = {split: getattr(self, split) for split in SPLITS}
+        return {split: arrays for split, arrays in parts.items() if arrays is not None}
+
+    def replace(self, **fields: Any) -> "FederatedDataset":
+        """The same dataset with some fields replaced, checked like a new one."""
+        return dataclasses.replace(self, **fields)
+
     def client_index(self, name: str) -> int:
         """The position of a client.
 
@@ -329,16 +339,16 @@ class FederatedDataset:
             if name not in position:
                 raise _unknown_client(name, self.client_names)
         index = np.array([position[name] for name in names])
-        taken = {split: arrays.take(index) for split, arrays in self._splits()}
-        return replace(self, client_names=tuple(names), **taken)
+        taken = {split: arrays.take(index) for split, arrays in self.splits().items()}
+        return self.replace(client_names=tuple(names), **taken)
 
     def pooled(self, client_name: str = "pooled") -> "FederatedDataset":
         """All clients merged into one, split by split, for the pooled baseline; no copy."""
         merged = {
             split: ClientArrays(arrays.examples, np.array([arrays.num_examples]))
-            for split, arrays in self._splits()
+            for split, arrays in self.splits().items()
         }
-        return replace(self, client_names=(client_name,), **merged)
+        return self.replace(client_names=(client_name,), **merged)
 
     def map_examples(
         self, fn: Callable[[PyTree], PyTree], feature_names: Sequence[str] | None = None
@@ -357,12 +367,12 @@ class FederatedDataset:
         """
         mapped = {
             split: ClientArrays(fn(arrays.examples), arrays.sizes)
-            for split, arrays in self._splits()
+            for split, arrays in self.splits().items()
         }
         if feature_names is None:
             width = _num_features(mapped["train"].examples)
             feature_names = self.feature_names if width == len(self.feature_names) else ()
-        return replace(self, feature_names=tuple(feature_names), **mapped)
+        return self.replace(feature_names=tuple(feature_names), **mapped)
 
     def split(
         self,
@@ -435,16 +445,14 @@ class FederatedDataset:
             rank < num_test[client], 2, rank < (num_test + num_validation)[client]
         )
         parts: dict[str, ClientArrays] = {}
-        for code, (split, fraction) in enumerate(
-            zip(SPLITS, (1.0, validation, test), strict=True)
-        ):
+        for code, (split, fraction) in enumerate(zip(SPLITS, (1.0, validation, test), strict=True)):
             if fraction:
                 rows = np.flatnonzero(part_of == code)
                 parts[split] = ClientArrays(
                     map_leaves(lambda leaf, rows=rows: leaf[rows], train.examples),
                     np.bincount(client[rows], minlength=len(sizes)),
                 )
-        return replace(self, **parts)
+        return self.replace(**parts)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything a training run can depend on.
@@ -462,12 +470,12 @@ class FederatedDataset:
             digest.update(data)
 
         add([self.client_names, self.feature_names, self.label_names])
-        for split, arrays in self._splits():
+        for split, arrays in self.splits().items():
             add([split, arrays.num_clients])
             digest.update(arrays.sizes.astype("<i8").tobytes())
             for path, leaf in leaves_with_paths(arrays.examples):
                 add([path, leaf.dtype.name, leaf.shape])
-                for piece in _chunks(leaf):
+                for _, piece in row_chunks(leaf):
                     digest.update(np.ascontiguousarray(_little_endian(piece)).tobytes())
         return digest.hexdigest()
 
@@ -483,7 +491,7 @@ class FederatedDataset:
         rows: list[dict[str, Any]] = []
         for i, name in enumerate(self.client_names):
             row: dict[str, Any] = {"name": name, "train": 0, "validation": 0, "test": 0}
-            row.update({split: int(arrays.sizes[i]) for split, arrays in self._splits()})
+            row.update({split: int(arrays.sizes[i]) for split, arrays in self.splits().items()})
             rows.append(row)
         counts = self._label_counts()
         for row, count in zip(rows, counts or (), strict=False):
@@ -509,7 +517,7 @@ class FederatedDataset:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             splits = {}
-            for split, arrays in self._splits():
+            for split, arrays in self.splits().items():
                 files: list[dict[str, Any]] = []
                 structure = _describe(arrays.examples, split, files)
                 for entry, leaf in zip(files, leaves(arrays.examples), strict=True):
@@ -569,7 +577,9 @@ class FederatedDataset:
             )
         splits = {}
         for split, entry in manifest["splits"].items():
-            arrays = [_read_array(folder / leaf["file"], leaf, memory_map) for leaf in entry["leaves"]]
+            arrays = [
+                _read_array(folder / leaf["file"], leaf, memory_map) for leaf in entry["leaves"]
+            ]
             sizes = _read_array(folder / f"{split}.sizes.npy", None, memory_map=False)
             splits[split] = ClientArrays(_rebuild(entry["structure"], arrays), sizes)
         fields = ("name", "client_names", "feature_names", "label_names")
@@ -581,10 +591,6 @@ class FederatedDataset:
                 f"{manifest['fingerprint'][:12]}: a file was changed, so save it again."
             )
         return dataset
-
-    def _splits(self) -> list[tuple[str, ClientArrays]]:
-        pairs = [(split, getattr(self, split)) for split in SPLITS]
-        return [(split, arrays) for split, arrays in pairs if arrays is not None]
 
     def _stratum(self, key: str) -> np.ndarray:
         examples = self.train.examples
@@ -600,7 +606,7 @@ class FederatedDataset:
 
     def _label_counts(self) -> list[dict[str, int]] | None:
         labels = {}
-        for split, arrays in self._splits():
+        for split, arrays in self.splits().items():
             y = arrays.examples.get("y") if isinstance(arrays.examples, dict) else None
             if not isinstance(y, np.ndarray) or y.ndim != 1 or y.dtype.kind not in "biu":
                 return None
@@ -609,7 +615,7 @@ class FederatedDataset:
         named = dict(enumerate(self.label_names))
         keys = [named.get(int(v), str(v)) for v in values]
         totals = [np.zeros(len(values), np.int64) for _ in self.client_names]
-        for split, arrays in self._splits():
+        for split, arrays in self.splits().items():
             number = np.searchsorted(values, labels[split])
             for i, total in enumerate(totals):
                 rows = number[arrays.offsets[i] : arrays.offsets[i + 1]]
@@ -629,9 +635,7 @@ def _num_features(examples: PyTree) -> int | None:
 
 
 def _signature(examples: PyTree) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {
-        path: (leaf.dtype.name, leaf.shape[1:]) for path, leaf in leaves_with_paths(examples)
-    }
+    return {path: (leaf.dtype.name, leaf.shape[1:]) for path, leaf in leaves_with_paths(examples)}
 
 
 def _first_difference(want: dict[str, Any], got: dict[str, Any]) -> str:
@@ -674,9 +678,11 @@ def _concatenate_clients(
     return ClientArrays(map_leaves(lambda *parts: np.concatenate(parts), *trees), np.array(sizes))
 
 
-def _chunks(leaf: np.ndarray) -> Iterable[np.ndarray]:
+def row_chunks(leaf: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields `(first row, rows)`, pieces of about 16 MiB, so a memmap is never in memory."""
     rows = max(1, _CHUNK_BYTES // max(1, leaf.itemsize * int(np.prod(leaf.shape[1:]))))
-    return (leaf[start : start + rows] for start in range(0, leaf.shape[0], rows))
+    for start in range(0, leaf.shape[0], rows):
+        yield start, leaf[start : start + rows]
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
@@ -695,7 +701,11 @@ def _describe(tree: PyTree, split: str, files: list[dict[str, Any]]) -> Any:
     if isinstance(tree, np.ndarray):
         index = len(files)
         files.append(
-            {"file": f"{split}.{index}.npy", "dtype": tree.dtype.name, "shape": tree.shape}
+            {
+                "file": f"{split}.{index}.npy",
+                "dtype": tree.dtype.name,
+                "shape": tree.shape,
+            }
         )
         return {"kind": "leaf", "index": index}
     if type(tree) not in (list, tuple):
@@ -735,7 +745,10 @@ def _read_array(path: Path, expected: dict[str, Any] | None, memory_map: bool) -
         import ml_dtypes
 
         array = array.view(getattr(ml_dtypes, expected["dtype"]))
-    if [array.dtype.name, list(array.shape)] != [expected["dtype"], list(expected["shape"])]:
+    if [array.dtype.name, list(array.shape)] != [
+        expected["dtype"],
+        list(expected["shape"]),
+    ]:
         raise DataError(
             f"{path} holds {array.dtype.name} {list(array.shape)}, but the manifest says "
             f"{expected['dtype']} {expected['shape']}."
