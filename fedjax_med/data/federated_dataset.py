@@ -7,6 +7,7 @@ minibatch on any device is a gather by index. This module needs NumPy only.
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -217,12 +218,13 @@ class FederatedDataset:
         names = tuple(clients)
         train = _concatenate_clients(names, clients, "train")
         template = map_leaves(lambda leaf: leaf[:0], train.examples)
-        held_out: dict[str, ClientArrays | None] = {}
+        held_out: dict[str, ClientArrays] = {}
         for split, given in (("validation", validation), ("test", test)):
             for unknown in [n for n in given or () if n not in clients]:
                 raise _unknown_client(unknown, names)
-            filled = None if given is None else {n: given.get(n, template) for n in names}
-            held_out[split] = filled and _concatenate_clients(names, filled, split)
+            if given is not None:
+                filled = {n: given.get(n, template) for n in names}
+                held_out[split] = _concatenate_clients(names, filled, split)
         return cls(name, names, train, **held_out, **metadata)
 
     @classmethod
@@ -660,14 +662,15 @@ def _concatenate_clients(
     trees = [map_leaves(np.asanyarray, clients[name]) for name in names]
     sizes, signature = [], None
     for name, tree in zip(names, trees, strict=True):
-        first = next(leaves_with_paths(tree), None)
-        for path, leaf in leaves_with_paths(tree):
-            if leaf.ndim == 0 or leaf.shape[0] != first[1].shape[0]:
+        pairs = list(leaves_with_paths(tree))
+        for path, leaf in pairs:
+            if leaf.ndim == 0 or leaf.shape[0] != len(pairs[0][1]):
                 raise DataError(
-                    f"examples{path} of client {name!r} ({split}) has shape {leaf.shape}, but "
-                    f"examples{first[0]} has shape {first[1].shape}; the first axes must be equal."
+                    f"examples{path} of client {name!r} ({split}) has shape {leaf.shape}, "
+                    f"but examples{pairs[0][0]} has shape {pairs[0][1].shape}; the first "
+                    "axes must be equal."
                 )
-        sizes.append(first[1].shape[0] if first else 0)
+        sizes.append(len(pairs[0][1]) if pairs else 0)
         signature = signature or _signature(tree)
         difference = _first_difference(signature, _signature(tree))
         if difference:
@@ -742,8 +745,7 @@ def _read_array(path: Path, expected: dict[str, Any] | None, memory_map: bool) -
     if expected is None:
         return array
     if array.dtype.kind == "V":  # .npy files keep bfloat16 and its relatives as raw bytes
-        import ml_dtypes
-
+        ml_dtypes = importlib.import_module("ml_dtypes")  # comes with JAX
         array = array.view(getattr(ml_dtypes, expected["dtype"]))
     if [array.dtype.name, list(array.shape)] != [
         expected["dtype"],

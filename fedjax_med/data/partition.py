@@ -121,19 +121,19 @@ def quantity_skew(
       DataError: if not exactly one of `alpha` and `sigma` is given or it is out of range,
         or if there are fewer than `num_clients * min_size` examples.
     """
-    if (alpha is None) == (sigma is None):
+    if (alpha is None) is (sigma is None):
         raise DataError(f"give either alpha or sigma, got {alpha=} and {sigma=}.")
     n = _num_rows(examples, num_clients, min_size)
     rng = np.random.default_rng(seed)
-    if alpha is not None:
-        _check_positive("alpha", alpha)
-        share = _dirichlet(rng, alpha, num_clients)
-    else:
+    if sigma is not None:
         if not 0 <= sigma < np.inf:
             raise DataError(f"sigma must be finite and not negative, got {sigma!r}.")
         log_size = sigma * rng.standard_normal(num_clients)
         share = np.exp(log_size - log_size.max())  # the largest is 1: no overflow
         share /= share.sum()
+    elif alpha is not None:
+        _check_positive("alpha", alpha)
+        share = _dirichlet(rng, alpha, num_clients)
     rest = n - num_clients * min_size
     sizes = min_size + np.floor(share * rest).astype(np.int64)
     # What rounding down left over goes to those who lost most by it.

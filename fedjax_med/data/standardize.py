@@ -58,8 +58,8 @@ def site_statistics(x: np.ndarray) -> SiteStatistics:
 def client_statistics(arrays: ClientArrays, leaf: str = "x") -> SiteStatistics:
     """`site_statistics` of every client, stacked on a leading axis.
 
-    Reads the rows in pieces of whole clients, so memory stays small however many clients
-    there are (a single large client is held in float64 once).
+    Reads the rows in pieces of about 2 million values, so memory stays small for many small
+    clients, for a few large ones and for memory-mapped arrays alike.
 
     Raises:
       DataError: if the examples have no such leaf with a last axis of features.
@@ -72,24 +72,47 @@ def client_statistics(arrays: ClientArrays, leaf: str = "x") -> SiteStatistics:
     squares = np.zeros_like(mean)
     filled = np.flatnonzero(arrays.sizes)  # reduceat cannot express an empty segment
     row_values = max(1, inner * num_features)
-    group = np.cumsum(arrays.sizes[filled]) * row_values // _CHUNK_VALUES
-    for clients in np.split(filled, np.flatnonzero(np.diff(group)) + 1):
+    values = arrays.sizes[filled] * row_values
+    large = values > _CHUNK_VALUES
+    group = np.cumsum(values) // _CHUNK_VALUES
+    new_group = (np.diff(group) != 0) | large[1:] | large[:-1]
+    for clients in np.split(filled, np.flatnonzero(new_group) + 1):
         if not len(clients):
             continue
         start, stop = arrays.offsets[clients[0]], arrays.offsets[clients[-1] + 1]
-        rows = np.asarray(x[start:stop], np.float64).reshape(-1, num_features)
-        begins = (arrays.offsets[clients] - start) * inner
-        repeats = arrays.sizes[clients] * inner
-        n = count[clients, None]
-        first = np.add.reduceat(rows, begins, axis=0) / n
-        deviation = rows - np.repeat(first, repeats, axis=0)
-        # The deviations sum to the rounding error of the first mean; taking it out again
-        # keeps both moments exact for features far from zero.
-        residual = np.add.reduceat(deviation, begins, axis=0)
-        mean[clients] = first + residual / n
-        square = np.add.reduceat(deviation * deviation, begins, axis=0)
-        squares[clients] = np.maximum(square - residual * residual / n, 0.0)
+        if len(clients) == 1:
+            step = max(1, _CHUNK_VALUES // row_values)
+            pieces = (x[i : min(i + step, stop)] for i in range(start, stop, step))
+            total = combine([_one_piece(piece) for piece in pieces])
+            mean[clients[0]], squares[clients[0]] = total.mean, total.squares
+        else:
+            begins = (arrays.offsets[clients] - start) * inner
+            _, mean[clients], squares[clients] = _segments(x[start:stop], begins)
     return SiteStatistics(count, mean, squares)
+
+
+def _one_piece(x: np.ndarray) -> SiteStatistics:
+    stacked = _segments(x, np.zeros(1, np.int64))
+    return SiteStatistics(*(field[0] for field in stacked))
+
+
+def _segments(x: np.ndarray, begins: np.ndarray) -> SiteStatistics:
+    """Statistics of the stretches of `x` that begin at `begins`, none of them empty.
+
+    `begins` counts values of a feature, that is rows of `x` with all but its last axis
+    flattened.
+    """
+    rows = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
+    repeats = np.diff(np.append(begins, len(rows)))
+    n = repeats.astype(np.float64)[:, None]
+    first = np.add.reduceat(rows, begins, axis=0) / n
+    deviation = rows - np.repeat(first, repeats, axis=0)
+    # The deviations sum to the rounding error of the first mean; taking it out again keeps
+    # both moments exact for features far from zero.
+    residual = np.add.reduceat(deviation, begins, axis=0)
+    square = np.add.reduceat(deviation * deviation, begins, axis=0)
+    squares = np.maximum(square - residual * residual / n, 0.0)
+    return SiteStatistics(n[:, 0], first + residual / n, squares)
 
 
 def combine(statistics: SiteStatistics | Sequence[SiteStatistics]) -> SiteStatistics:
