@@ -82,7 +82,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             description="A binary label, from 8 normal features; clients of 1 to 20 examples, "
             "as many as you like.",
             clients=1000,
-            examples=10_485,
+            examples=10_813,
             access="generated",
             licence="",
             citation="",

@@ -10,6 +10,8 @@ References:
   Street, Wolberg, Mangasarian, SPIE 1905, 1993. https://doi.org/10.1117/12.148698
 """
 
+from typing import Any
+
 import numpy as np
 
 from fedjax_med.data import FederatedDataset
@@ -65,7 +67,7 @@ def breast_cancer(
     """
     from sklearn.datasets import load_breast_cancer  # slow to import
 
-    table = load_breast_cancer()
+    table: Any = load_breast_cancer()
     malignant = table.target == 0
     examples = {"x": table.data.astype(np.float32), "y": malignant.astype(np.int32)}
     hospital = np.empty(len(malignant), np.int64)

@@ -14,7 +14,6 @@ from fedjax_med.data import DataError
 
 DATA_VARIABLE = "FEDJAX_MED_DATA"
 
-_TIMEOUT_S = 30
 _ADVICE = f"pass --data-dir (or data_dir=) or set {DATA_VARIABLE} to a folder that holds it"
 
 
@@ -93,13 +92,7 @@ def _download(name: str, folder: str, file: str, url: str, sha256: str) -> Path:
     try:
         # Pooch downloads to a temporary file, compares the checksum and only then renames; a
         # cached file with another checksum is downloaded again.
-        path = pooch.retrieve(
-            url,
-            known_hash=f"sha256:{sha256}",
-            fname=file,
-            path=cache,
-            downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
-        )
+        path = pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=file, path=cache)
     except ValueError as error:
         found = re.search(r"but got ([0-9a-f]{12})", str(error))
         if not found:

@@ -1,0 +1,15 @@
+"""What becomes of the clients' updates: sums, robust rules, and transforms in front of them."""
+
+from fedjax_med.aggregation.chain import ClientTransform, chain
+from fedjax_med.aggregation.clipping import clip_by_client_norm
+from fedjax_med.aggregation.mean import mean, weighted_mean
+from fedjax_med.aggregation.median import coordinate_median
+
+__all__ = [
+    "ClientTransform",
+    "chain",
+    "clip_by_client_norm",
+    "coordinate_median",
+    "mean",
+    "weighted_mean",
+]

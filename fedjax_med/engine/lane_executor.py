@@ -1,0 +1,420 @@
+"""`run_clients` of the engine: lanes vmapped on a device, devices side by side.
+
+On each local step a lane knows its client, which minibatch, and whether a client begins or
+ends here. At a beginning it takes what the server sent, at an end it hands its update to the
+aggregation. Lanes that have run out of clients compute on, but nothing of theirs is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from fedjax_med.engine.contracts import (
+    Aggregator,
+    Batch,
+    Client,
+    ClientProgram,
+    ClientResult,
+    Cohort,
+    CohortMetrics,
+    CohortResult,
+    PyTree,
+    Stacked,
+)
+from fedjax_med.engine.local_work import LocalWork
+from fedjax_med.engine.minibatch import (
+    DeviceData,
+    any_over,
+    client_keys,
+    minibatch_positions,
+    reduce_over,
+    take_rows,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """Names of the mapped axes that the executor runs under; None where there is none.
+
+    Attributes:
+      devices: client axis of the devices.
+      splits: axis over which minibatches are split.
+      experiments: axis of the vmapped experiments.
+      num_devices: size of `devices`.
+      num_splits: size of `splits`.
+    """
+
+    devices: str | None = None
+    splits: str | None = None
+    experiments: str | None = None
+    num_devices: int = 1
+    num_splits: int = 1
+
+
+class _Slots(NamedTuple):
+    """What the loop needs to know of the clients in the slots of a cohort.
+
+    The integers are columns of one table, so that a step fetches them with one gather.
+    """
+
+    table: jax.Array  # int32 [slots, len(_SlotRow._fields)]
+    key: jax.Array  # PRNG keys [slots]
+
+    def at(self, slot: jax.Array) -> tuple[_SlotRow, jax.Array]:
+        rows = self.table.at[slot].get(mode="clip")
+        return _SlotRow(*jnp.moveaxis(rows, -1, 0)), self.key.at[slot].get(mode="clip")
+
+
+class _SlotRow(NamedTuple):
+    client_id: jax.Array
+    size: jax.Array
+    num_steps: jax.Array
+    offset: jax.Array
+    first_epoch: jax.Array
+    first_step: jax.Array
+    state_row: jax.Array
+    salt: jax.Array
+
+
+class _Lanes(NamedTuple):
+    """Where each lane stands; both fields are int32 `[lanes]`."""
+
+    slot: jax.Array
+    step: jax.Array  # local steps of the current client that are done
+
+
+class _Totals(NamedTuple):
+    """What clients add to when they end."""
+
+    message: PyTree  # sum of the messages; for a stack ([slots, dim], sum of the rest)
+    weighted_metrics: dict[str, jax.Array]
+    slot_metrics: dict[str, jax.Array]
+    slot_weight: jax.Array
+    slot_excluded: jax.Array
+    states: PyTree
+
+
+def _select(flags: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
+    def select(a, b):
+        return jnp.where(flags.reshape(flags.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(select, yes, no)
+
+
+def _sum_where(flags: jax.Array, tree: PyTree) -> PyTree:
+    """Sums over the lanes whose flag is set; keeps integer dtypes as they are."""
+    chosen = _select(flags, tree, jax.tree.map(jnp.zeros_like, tree))
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), chosen)
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _add(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every inexact number of a pytree is finite, bool `[]`."""
+    finite = jnp.array(True)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            finite &= jnp.all(jnp.isfinite(leaf))
+    return finite
+
+
+def finish_client(
+    result: ClientResult, aggregator: Aggregator, aggregator_state: PyTree, key: jax.Array
+) -> tuple[PyTree, jax.Array, jax.Array]:
+    """Encodes one client's result; an update that is not finite becomes a zero of weight 0.
+
+    Returns:
+      The message, the weight, and whether the client was excluded.
+    """
+    finite = all_finite((result.update, result.weight))
+    update = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), result.update)
+    weight = jnp.where(finite, jnp.asarray(result.weight, jnp.result_type(float)), 0)
+    encode_key = jax.random.fold_in(key, 0x656E63)  # apart from the keys of local steps
+    return aggregator.encode(update, weight, aggregator_state, encode_key), weight, ~finite
+
+
+def summarise(totals: dict[str, jax.Array], weight: jax.Array) -> dict[str, jax.Array]:
+    """Weighted means from weighted sums; 0 where nobody has weight."""
+    return {name: total / jnp.where(weight > 0, weight, 1) for name, total in totals.items()}
+
+
+def _empty_totals(
+    message: PyTree, weight: Any, result: ClientResult, cohort: Cohort, aggregator: Aggregator
+) -> _Totals:
+    """Totals before the first client, from the shapes of one client's results."""
+    slots = cohort.client.shape
+    if aggregator.reduction == "stack":
+        leaves = jax.tree.leaves(message[0])
+        dim = sum(leaf.size for leaf in leaves)
+        message = (jax.ShapeDtypeStruct((*slots, dim), jnp.result_type(*leaves)), message[1])
+    metrics = result.metrics
+    return _Totals(
+        message=_zeros(message),
+        weighted_metrics={
+            name: jnp.zeros((), jnp.result_type(metric.dtype, weight.dtype))
+            for name, metric in metrics.items()
+        },
+        slot_metrics={name: jnp.zeros(slots, metric.dtype) for name, metric in metrics.items()},
+        slot_weight=jnp.zeros(slots, weight.dtype),
+        slot_excluded=jnp.zeros(slots, bool),
+        states=cohort.states,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LaneExecutor:
+    """Runs client programs on one device's data; an instance is a `RunClients`.
+
+    Attributes:
+      data: this device's clients.
+      local_work: minibatch size and order.
+      axes: names of the mapped axes.
+      conditional: replace and collect clients under a real conditional ("does any lane begin or
+        end here?") instead of masking at every step; saves 10-15 % of a CNN's step on a CPU.
+    """
+
+    data: DeviceData
+    local_work: LocalWork
+    axes: Axes = Axes()
+    conditional: bool = True
+
+    def __call__(
+        self,
+        program: ClientProgram,
+        shared: PyTree,
+        cohort: Cohort,
+        aggregator: Aggregator,
+        aggregator_state: PyTree = (),
+        *,
+        local_work: LocalWork | None = None,
+    ) -> CohortResult:
+        """See `RunClients`."""
+        work = local_work or self.local_work
+        slots, trip_count = self._slots(cohort, work, scheduled=local_work is None)
+        totals, update_like = self._run_lanes(
+            program, shared, cohort, slots, trip_count, work, aggregator, aggregator_state
+        )
+        return self._reduce(totals, update_like, cohort, aggregator, aggregator_state)
+
+    def _slots(self, cohort: Cohort, work: LocalWork, scheduled: bool) -> tuple[_Slots, jax.Array]:
+        """Looks up the cohort's clients once per round, and the loop's trip count."""
+        data = self.data
+        client_id = data.client_id[cohort.client]
+        size = data.size[cohort.client]
+        keys = client_keys(cohort.seed, cohort.round_index, client_id)
+        if scheduled:
+            num_steps, trip_count = cohort.num_steps, cohort.trip_count
+            first_epoch, first_step = cohort.first_epoch, cohort.first_step
+        else:
+            num_steps = work.num_steps(size)
+            first_epoch = first_step = jnp.zeros_like(num_steps)
+            ends = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(num_steps)])
+            lane_ends = ends[cohort.lane_start]
+            trip_count = jnp.max(lane_ends[1:] - lane_ends[:-1])
+        if self.axes.experiments is not None:
+            # One trip count for all experiments: one that differs inside a vmap would turn the
+            # loop's whole carry into a select.
+            trip_count = lax.pmax(trip_count, self.axes.experiments)
+        row = _SlotRow(
+            client_id=client_id,
+            size=size,
+            num_steps=num_steps,
+            offset=data.offset[cohort.client],
+            first_epoch=first_epoch,
+            first_step=first_step,
+            state_row=data.state_row[cohort.client],
+            salt=lax.bitcast_convert_type(keys.shuffle, jnp.int32),
+        )
+        return _Slots(jnp.stack(row, axis=1), keys.step), trip_count
+
+    def _batch(self, row: _SlotRow, key: jax.Array, step: jax.Array, work: LocalWork) -> Batch:
+        """The minibatch of one lane."""
+        steps_per_epoch = -(-row.size // work.batch_size)
+        done = row.first_step + step
+        position, mask, count = minibatch_positions(
+            row.first_epoch + done // steps_per_epoch,
+            done % steps_per_epoch,
+            row.size,
+            lax.bitcast_convert_type(row.salt, jnp.uint32),
+            batch_size=work.batch_size,
+            shuffle=work.shuffle,
+            split_index=0 if self.axes.splits is None else lax.axis_index(self.axes.splits),
+            num_splits=self.axes.num_splits,
+        )
+        return Batch(
+            examples=take_rows(self.data.examples, row.offset + position),
+            mask=mask,
+            count=jnp.maximum(count, 1).astype(jnp.result_type(float)),
+            key=jax.random.fold_in(key, step),
+            split_axis=self.axes.splits,
+            num_splits=self.axes.num_splits,
+        )
+
+    def _run_lanes(
+        self,
+        program: ClientProgram,
+        shared: PyTree,
+        cohort: Cohort,
+        slots: _Slots,
+        trip_count: jax.Array,
+        work: LocalWork,
+        aggregator: Aggregator,
+        aggregator_state: PyTree,
+    ) -> tuple[_Totals, PyTree]:
+        num_slots = cohort.client.shape[0]
+        lane_end = cohort.lane_start[1:]
+
+        def describe(row: _SlotRow, key: jax.Array, states: PyTree) -> Client:
+            state = jax.tree.map(lambda s: s[row.state_row], states)
+            return Client(row.client_id, row.size, row.num_steps, key, state)
+
+        def begin(row, key, states):
+            return program.begin(shared, describe(row, key, states))
+
+        def finish(row, key, carry, states):
+            result = program.end(shared, carry, describe(row, key, states))
+            message, weight, excluded = finish_client(result, aggregator, aggregator_state, key)
+            return message, weight, excluded, result
+
+        def when(flags: jax.Array, update, operand: PyTree) -> PyTree:
+            if not self.conditional:
+                return update(operand)
+            return lax.cond(
+                any_over(flags, self.axes.experiments), update, lambda old: old, operand
+            )
+
+        def collect(ends, lanes, row, key, carry, totals: _Totals) -> _Totals:
+            message, weight, excluded, result = jax.vmap(finish, in_axes=(0, 0, 0, None))(
+                row, key, carry, totals.states
+            )
+            counted = ends & ~excluded
+            # Slots of lanes that do not end here lie outside the arrays: nothing is written.
+            slot = jnp.where(ends, lanes.slot, num_slots)
+
+            def store(array, values):
+                return array.at[slot].set(values.astype(array.dtype), mode="drop")
+
+            def store_state(array, values):
+                target = jnp.where(counted, row.state_row, array.shape[0])
+                return array.at[target].set(values.astype(array.dtype), mode="drop")
+
+            if aggregator.reduction == "stack":
+                vectors = jax.vmap(lambda tree: ravel_pytree(tree)[0])(message[0])
+                extra = _add(totals.message[1], _sum_where(ends, message[1]))
+                summed = (store(totals.message[0], vectors), extra)
+            else:
+                summed = _add(totals.message, _sum_where(ends, message))
+            weighted = {name: weight * value for name, value in result.metrics.items()}
+            return _Totals(
+                message=summed,
+                weighted_metrics=_add(totals.weighted_metrics, _sum_where(counted, weighted)),
+                slot_metrics=jax.tree.map(store, totals.slot_metrics, result.metrics),
+                slot_weight=store(totals.slot_weight, weight),
+                slot_excluded=store(totals.slot_excluded, excluded),
+                states=jax.tree.map(store_state, totals.states, result.state),
+            )
+
+        def local_step(loop):
+            t, lanes, carry, totals = loop
+            row, key = slots.at(lanes.slot)
+            active = lanes.slot < lane_end
+            begins = active & (lanes.step == 0)
+            ends = active & (lanes.step == row.num_steps - 1)
+
+            def start(carry):
+                fresh = jax.vmap(begin, in_axes=(0, 0, None))(row, key, totals.states)
+                return _select(begins, fresh, carry)
+
+            carry = when(begins, start, carry)
+            batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step)
+            carry = jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
+            totals = when(ends, lambda old: collect(ends, lanes, row, key, carry, old), totals)
+            lanes = _Lanes(lanes.slot + ends, jnp.where(ends, 0, lanes.step + 1))
+            return t + 1, lanes, carry, totals
+
+        lanes = _Lanes(cohort.lane_start[:-1], jnp.zeros_like(lane_end))
+        row, key = slots.at(lanes.slot)
+        per_lane = jax.vmap(begin, in_axes=(0, 0, None))
+        carry = _zeros(jax.eval_shape(per_lane, row, key, cohort.states))
+        one = jax.tree.map(lambda x: x[0], (row, key, carry))
+        message, weight, _, result = jax.eval_shape(finish, *one, cohort.states)
+        totals = _empty_totals(message, weight, result, cohort, aggregator)
+        loop = (jnp.zeros((), jnp.int32), lanes, carry, totals)
+        loop = lax.while_loop(lambda loop: loop[0] < trip_count, local_step, loop)
+        return loop[-1], result.update
+
+    def _reduce(
+        self,
+        totals: _Totals,
+        update_like: PyTree,
+        cohort: Cohort,
+        aggregator: Aggregator,
+        aggregator_state: PyTree,
+    ) -> CohortResult:
+        """The one reduction over devices of a round."""
+        devices = self.axes.devices
+        num_clients = cohort.lane_start[-1]
+        num_excluded = jnp.sum(totals.slot_excluded, dtype=jnp.int32)
+        summed = totals.message[1] if aggregator.reduction == "stack" else totals.message
+        summed, metrics, weight, num_clients, num_excluded = reduce_over(
+            devices,
+            lax.psum,
+            (
+                summed,
+                totals.weighted_metrics,
+                jnp.sum(totals.slot_weight),
+                num_clients,
+                num_excluded,
+            ),
+        )
+        if aggregator.reduction == "stack":
+            stacked = self._spread_stack(totals.message[0], totals.slot_weight)
+            slice_, state = aggregator.decode((stacked, summed), aggregator_state)
+            aggregate = self._join_slices(slice_, update_like)
+        else:
+            aggregate, state = aggregator.decode(summed, aggregator_state)
+        return CohortResult(
+            aggregate=aggregate,
+            aggregator_state=state,
+            client_states=totals.states,
+            metrics=CohortMetrics(
+                mean=summarise(metrics, weight),
+                weight=weight,
+                num_clients=num_clients,
+                num_excluded=num_excluded,
+                per_client=totals.slot_metrics,
+                excluded=totals.slot_excluded,
+            ),
+        )
+
+    def _spread_stack(self, values: jax.Array, weight: jax.Array) -> Stacked:
+        """Gives each device a slice of the parameters for all clients, never everything to one."""
+        axes = self.axes
+        if axes.devices is None:
+            return Stacked(values, weight, lambda tree: tree)
+        padding = -values.shape[1] % axes.num_devices
+        values = jnp.pad(values, ((0, 0), (0, padding)))
+        values = lax.all_to_all(values, axes.devices, split_axis=1, concat_axis=0, tiled=True)
+        weight = lax.all_gather(weight, axes.devices, tiled=True)
+        return Stacked(values, weight, lambda tree: lax.psum(tree, axes.devices))
+
+    def _join_slices(self, slice_: jax.Array, update_like: PyTree) -> PyTree:
+        unravel = ravel_pytree(_zeros(update_like))[1]
+        size = sum(leaf.size for leaf in jax.tree.leaves(update_like))
+        joined = reduce_over(
+            self.axes.devices, partial(lax.all_gather, tiled=True), slice_
+        )
+        return unravel(joined[:size])

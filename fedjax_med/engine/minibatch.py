@@ -1,0 +1,112 @@
+"""Client data on one device, and which rows of it a local step reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.shuffle import epoch_order, hash32
+
+# Purposes of keys: every key is fold_in(fold_in(fold_in(seed, round), client), purpose).
+_SHUFFLE, _LOCAL_STEP = 0, 1
+
+
+class DeviceData(NamedTuple):
+    """The clients of one device: flat examples and a table with a row per client (CSR).
+
+    Attributes:
+      examples: pytree of arrays `[rows, ...]`, all clients' examples back to back.
+      offset: int32 `[clients]`, the client's first row.
+      size: int32 `[clients]`, its examples.
+      client_id: int32 `[clients]`, its position in the dataset; -1 in unused table rows.
+      state_row: int32 `[clients]`, its row in the persistent states of this device.
+    """
+
+    examples: PyTree
+    offset: jax.Array
+    size: jax.Array
+    client_id: jax.Array
+    state_row: jax.Array
+
+
+class ClientKeys(NamedTuple):
+    """Roots of a client's randomness in one round, for every slot of a cohort."""
+
+    step: jax.Array  # PRNG keys [slots], of (seed, round, client)
+    shuffle: jax.Array  # uint32 [slots], of (seed, client): an epoch may span rounds
+
+
+def client_keys(seed: jax.Array, round_index: jax.Array, client_id: jax.Array) -> ClientKeys:
+    """Keys of the clients `client_id` `[slots]` in one round.
+
+    They depend on (seed, round, client id) only, so the order of the cohort, the lanes, the
+    devices and the padding change nobody's randomness.
+    """
+    root = jax.random.key(seed)
+    round_key = jax.random.fold_in(jax.random.fold_in(root, _LOCAL_STEP), round_index)
+    shuffle_key = jax.random.key_data(jax.random.fold_in(root, _SHUFFLE))
+    step = jax.vmap(jax.random.fold_in, (None, 0))(round_key, client_id)
+    salt = hash32(hash32(client_id.astype(jnp.uint32) ^ shuffle_key[0]) + shuffle_key[1])
+    return ClientKeys(step, salt)
+
+
+def minibatch_positions(
+    epoch: jax.Array,
+    step_in_epoch: jax.Array,
+    size: jax.Array,
+    salt: jax.Array,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    split_index: jax.Array | int = 0,
+    num_splits: int = 1,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Which of a client's examples a local step uses.
+
+    Args:
+      epoch: int32 `[]`, epochs the client finished before.
+      step_in_epoch: int32 `[]`, minibatches already used of this epoch.
+      size: int32 `[]`, examples of the client.
+      salt: uint32 `[]`, the client's `ClientKeys.shuffle`.
+      batch_size: examples of the whole minibatch.
+      shuffle: whether the epoch's order is shuffled.
+      split_index: which part of the minibatch to return.
+      num_splits: parts the minibatch is split into; divides `batch_size`.
+
+    Returns:
+      int32 `[batch_size / num_splits]` positions within the client, 0 on padding; bool mask of
+      the same shape; int32 `[]` real examples of the whole minibatch.
+    """
+    part = batch_size // num_splits
+    start = step_in_epoch * batch_size
+    place = start + split_index * part + jnp.arange(part, dtype=jnp.int32)
+    mask = place < size
+    count = jnp.clip(size - start, 0, batch_size)
+    if shuffle:
+        epoch_salt = hash32(salt + epoch.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B))
+        return epoch_order(place, size, epoch_salt), mask, count
+    return jnp.where(mask, place, 0), mask, count
+
+
+def take_rows(examples: PyTree, rows: jax.Array) -> PyTree:
+    """Rows of every array; `rows` must be in bounds (no clamping code is generated)."""
+    return jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), examples)
+
+
+def reduce_over(axis: str | None, reduce, tree: PyTree) -> PyTree:
+    """`reduce(tree, axis)`, or the tree itself where there is no such axis."""
+    return tree if axis is None else reduce(tree, axis)
+
+
+def any_over(flags: jax.Array, axis: str | None) -> jax.Array:
+    """Whether any flag is set, also in any experiment of a mapped axis.
+
+    Reducing over the mapped axis leaves an unmapped scalar, so a `lax.cond` on it stays a real
+    conditional under `vmap` instead of running both branches.
+    """
+    any_flag = jnp.any(flags)
+    return any_flag if axis is None else lax.pmax(any_flag.astype(jnp.int32), axis) > 0

@@ -1,0 +1,273 @@
+"""Many federated rounds, or an evaluation, as one compiled call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fedjax_med.engine.contracts import (
+    Aggregator,
+    Batch,
+    Client,
+    ClientProgram,
+    ClientResult,
+    Cohort,
+    CohortMetrics,
+    FederatedAlgorithm,
+    PyTree,
+    Variables,
+)
+from fedjax_med.engine.lane_executor import LaneExecutor
+from fedjax_med.engine.local_work import LocalWork
+from fedjax_med.engine.minibatch import DeviceData
+from fedjax_med.engine.placement import EXPERIMENT_AXIS, Placement, Role
+
+# `(hyperparameters) -> algorithm`; called while tracing, so the values may be traced arrays.
+AlgorithmBuilder = Callable[[Mapping[str, Any]], FederatedAlgorithm]
+
+# `(variables, batch) -> {name: (numerators [batch], denominators [batch])}`; a metric is the sum
+# of its numerators over the sum of its denominators.
+MetricsFn = Callable[[Variables, Batch], dict[str, tuple[jax.Array, jax.Array]]]
+
+
+class SharedMetrics(NamedTuple):
+    """The part of `CohortMetrics` that is the same on every device, `[rounds]`."""
+
+    mean: dict[str, jax.Array]
+    weight: jax.Array
+    num_clients: jax.Array
+    num_excluded: jax.Array
+
+
+class SlotMetrics(NamedTuple):
+    """The part of `CohortMetrics` that each device has of its own, `[rounds, slots]`."""
+
+    per_client: dict[str, jax.Array]
+    excluded: jax.Array
+
+
+def split_metrics(metrics: CohortMetrics) -> tuple[SharedMetrics, SlotMetrics]:
+    """Takes `CohortMetrics` apart by where they live."""
+    return (
+        SharedMetrics(metrics.mean, metrics.weight, metrics.num_clients, metrics.num_excluded),
+        SlotMetrics(metrics.per_client, metrics.excluded),
+    )
+
+
+class Compiled:
+    """A program for one placement: compiled per argument shapes, and every trace counted.
+
+    Attributes:
+      num_traces: times the Python function was traced.
+      compile_s: seconds spent tracing and compiling.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., tuple],
+        placement: Placement,
+        inputs: tuple[Role, ...],
+        outputs: tuple[Role, ...],
+        donate: tuple[int, ...] = (),
+    ):
+        """Prepares `fn`; see `Placement.jit` for the roles."""
+        self.num_traces = 0
+        self.compile_s = 0.0
+        self._executables: dict[Any, Any] = {}
+
+        def counted(*args):
+            self.num_traces += 1
+            return fn(*args)
+
+        self._jitted = placement.jit(counted, inputs, outputs, donate)
+
+    def executable(self, *args: PyTree) -> Any:
+        """The compiled program for arguments of these shapes (arrays or shape structs)."""
+        leaves, structure = jax.tree.flatten(args)
+        signature = (structure, tuple((x.shape, x.dtype) for x in leaves))
+        if signature not in self._executables:
+            start = time.perf_counter()
+            self._executables[signature] = self._jitted.lower(*args).compile()
+            self.compile_s += time.perf_counter() - start
+        return self._executables[signature]
+
+    def __call__(self, *args: PyTree) -> tuple:
+        """Runs the program; returns before the devices have finished."""
+        return self.executable(*args)(*args)
+
+
+def compile_rounds(
+    build: AlgorithmBuilder,
+    local_work: LocalWork,
+    placement: Placement,
+    *,
+    experiments: bool,
+    conditional: bool = True,
+) -> Compiled:
+    """The program that runs a chunk of rounds.
+
+    Its arguments are the server state (donated), the persistent client states (donated), the
+    `DeviceData`, the cohorts `[rounds, ...]`, the number of rounds to run (at most those), and
+    the traced hyperparameters; its results the two states and the metrics of the rounds. With
+    `experiments`, states, cohorts, hyperparameters and metrics have a leading experiments axis.
+    """
+    axes = placement.axes(experiments)
+
+    def run_chunk(
+        state: PyTree,
+        client_states: PyTree,
+        data: DeviceData,
+        cohorts: Cohort,
+        num_rounds: jax.Array,
+        hyperparameters: Mapping[str, Any],
+    ):
+        algorithm = build(hyperparameters)
+        run_clients = LaneExecutor(data, local_work, axes, conditional)
+
+        def run_round(r, state, client_states):
+            cohort = jax.tree.map(lambda x: x[r], cohorts)._replace(states=client_states)
+            result = algorithm.run_round(state, cohort, run_clients)
+            return result.state, result.client_states, split_metrics(result.metrics)
+
+        shapes = jax.eval_shape(run_round, jnp.int32(0), state, client_states)
+        _check_kept("state", state, shapes[0])
+        _check_kept("client_states", client_states, shapes[1])
+        max_rounds = cohorts.round_index.shape[0]
+        history = jax.tree.map(lambda m: jnp.zeros((max_rounds, *m.shape), m.dtype), shapes[2])
+
+        def body(r, loop):
+            state, client_states, history = loop
+            state, client_states, metrics = run_round(r, state, client_states)
+            history = jax.tree.map(lambda h, m: h.at[r].set(m), history, metrics)
+            return state, client_states, history
+
+        loop = lax.fori_loop(0, num_rounds, body, (state, client_states, history))
+        state, client_states, (shared, slots) = loop
+        return state, client_states, shared, slots
+
+    if experiments:
+        run_chunk = jax.vmap(
+            run_chunk, in_axes=(0, 0, None, 0, None, 0), axis_name=EXPERIMENT_AXIS
+        )
+    return Compiled(
+        run_chunk,
+        placement,
+        inputs=(
+            "replicated",
+            "per_device",
+            "per_device",
+            "per_device",
+            "replicated",
+            "replicated",
+        ),
+        outputs=("replicated", "per_device", "replicated", "per_device"),
+        donate=(0, 1),
+    )
+
+
+def _check_kept(name: str, before: PyTree, after: PyTree) -> None:
+    """Raises TypeError if a round would change structure, shapes or dtypes of a state."""
+    old, new = jax.tree.structure(before), jax.tree.structure(after)
+    if old != new:
+        raise TypeError(f"A round must keep the structure of {name}: {old} became {new}.")
+    for (path, a), (_, b) in zip(
+        jax.tree_util.tree_leaves_with_path(before),
+        jax.tree_util.tree_leaves_with_path(after),
+        strict=True,
+    ):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise TypeError(
+                f"A round must keep shapes and dtypes of {name}: "
+                f"{name}{jax.tree_util.keystr(path)} was {a.dtype}{list(a.shape)} and became "
+                f"{b.dtype}{list(b.shape)}."
+            )
+
+
+def evaluation_program(
+    metrics_fn: MetricsFn, personal: Callable[[Variables, PyTree], Variables], names: tuple
+) -> ClientProgram:
+    """The client program that judges a model on each client's own examples.
+
+    The update is `{name: (sum of numerators, sum of denominators)}`, so that its sum over
+    clients gives the pooled metrics; each client's own ratios are its metrics (NaN where the
+    denominator is 0). `names` are the names that `metrics_fn` returns.
+    """
+
+    def begin(shared: Variables, client: Client):
+        zero = jnp.zeros((), jnp.result_type(float))
+        return personal(shared, client.state), {name: (zero, zero) for name in names}
+
+    def step(shared: Variables, carry: PyTree, batch: Batch) -> PyTree:
+        del shared
+        variables, sums = carry
+        values = metrics_fn(variables, batch)
+        return variables, {
+            name: (
+                sums[name][0] + batch.masked_sum(top),
+                sums[name][1] + batch.masked_sum(bottom),
+            )
+            for name, (top, bottom) in values.items()
+        }
+
+    def end(shared: Variables, carry: PyTree, client: Client) -> ClientResult:
+        del shared
+        sums = carry[1]
+        return ClientResult(
+            update=sums,
+            weight=client.num_examples.astype(jnp.result_type(float)),
+            state=client.state,
+            metrics={name: top / bottom for name, (top, bottom) in sums.items()},
+        )
+
+    return ClientProgram(begin, step, end)
+
+
+def sum_of_updates() -> Aggregator:
+    """The unweighted sum of what clients send; for statistics and evaluation."""
+    return Aggregator(
+        init=lambda update: (),
+        encode=lambda update, weight, state, key: update,
+        decode=lambda total, state: (total, state),
+        reduction="sum",
+    )
+
+
+def compile_evaluation(
+    build: AlgorithmBuilder,
+    metrics_fn: MetricsFn,
+    metric_names: tuple[str, ...],
+    local_work: LocalWork,
+    placement: Placement,
+    *,
+    experiments: bool,
+    conditional: bool = True,
+) -> Compiled:
+    """The program that judges the current models on a cohort (usually everybody).
+
+    Its arguments are the variables, the persistent client states, the `DeviceData`, one cohort
+    and the hyperparameters; its results `{name: (numerator, denominator)}` summed over clients,
+    and the per-client metrics `[slots]`. Experiments have a leading axis, but share the cohort.
+    """
+    axes = placement.axes(experiments)
+
+    def evaluate(variables, client_states, data, cohort, hyperparameters):
+        personal = build(hyperparameters).personal
+        run_clients = LaneExecutor(data, local_work, axes, conditional)
+        cohort = cohort._replace(states=client_states)
+        program = evaluation_program(metrics_fn, personal, metric_names)
+        result = run_clients(program, variables, cohort, sum_of_updates(), ())
+        return result.aggregate, split_metrics(result.metrics)[1]
+
+    if experiments:
+        evaluate = jax.vmap(evaluate, in_axes=(0, 0, None, None, 0), axis_name=EXPERIMENT_AXIS)
+    return Compiled(
+        evaluate,
+        placement,
+        inputs=("replicated", "per_device", "per_device", "per_device", "replicated"),
+        outputs=("replicated", "per_device"),
+    )

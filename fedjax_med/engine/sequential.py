@@ -1,0 +1,157 @@
+"""`run_clients` in plain Python: one client after the other, nothing compiled.
+
+The reference that the lane executor is tested against, and the place to look when a client
+program misbehaves: errors name the client, and a debugger can step through it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from fedjax_med.engine.contracts import (
+    Aggregator,
+    Batch,
+    Client,
+    ClientProgram,
+    Cohort,
+    CohortMetrics,
+    CohortResult,
+    PyTree,
+    Stacked,
+)
+from fedjax_med.engine.lane_executor import finish_client, summarise
+from fedjax_med.engine.local_work import LocalWork
+from fedjax_med.engine.minibatch import DeviceData, client_keys, minibatch_positions, take_rows
+
+
+class ClientError(RuntimeError):
+    """A client program failed; the message names the client."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SequentialExecutor:
+    """Runs client programs one client and one local step at a time.
+
+    Attributes:
+      data: the clients of one device.
+      local_work: minibatch size and order.
+      client_names: names for error messages, by client index.
+    """
+
+    data: DeviceData
+    local_work: LocalWork
+    client_names: Sequence[str] = ()
+
+    def __call__(
+        self,
+        program: ClientProgram,
+        shared: PyTree,
+        cohort: Cohort,
+        aggregator: Aggregator,
+        aggregator_state: PyTree = (),
+        *,
+        local_work: LocalWork | None = None,
+    ) -> CohortResult:
+        """See `RunClients`. The lanes of the cohort play no part; its slots are run in order."""
+        work = local_work or self.local_work
+        slots = range(int(cohort.lane_start[-1]))
+        client_id = self.data.client_id[cohort.client]
+        keys = client_keys(cohort.seed, cohort.round_index, client_id)
+        states = cohort.states
+        messages, weights, excluded, metrics = [], [], [], []
+        update_like = None
+        for slot in slots:
+            row = int(cohort.client[slot])
+            size = self.data.size[row]
+            if local_work is None:
+                num_steps = cohort.num_steps[slot]
+                first = cohort.first_epoch[slot], cohort.first_step[slot]
+            else:
+                num_steps, first = work.num_steps(size), (jnp.int32(0), jnp.int32(0))
+            state_row = int(self.data.state_row[row])
+            state = jax.tree.map(lambda s, state_row=state_row: s[state_row], states)
+            key = keys.step[slot]
+            client = Client(client_id[slot], size, num_steps, key, state)
+            try:
+                carry = program.begin(shared, client)
+                for step in range(int(num_steps)):
+                    batch = self._batch(row, first, step, keys.shuffle[slot], key, work)
+                    carry = program.step(shared, carry, batch)
+                result = program.end(shared, carry, client)
+            except Exception as error:
+                index = int(client_id[slot])
+                name = f" ({self.client_names[index]})" if self.client_names else ""
+                raise ClientError(f"Client {index}{name} failed: {error}") from error
+            message, weight, out = finish_client(result, aggregator, aggregator_state, key)
+            messages.append(message)
+            weights.append(weight)
+            excluded.append(out)
+            metrics.append(result.metrics)
+            update_like = result.update
+            if not out:
+                states = jax.tree.map(
+                    lambda old, new, state_row=state_row: old.at[state_row].set(new),
+                    states,
+                    result.state,
+                )
+        if not messages:
+            raise ClientError("The cohort is empty; the sequential executor needs a client.")
+        aggregate, aggregator_state = self._aggregate(
+            messages, weights, update_like, aggregator, aggregator_state
+        )
+        included = [not bool(out) for out in excluded]
+        weight = sum(weights, start=jnp.zeros_like(weights[0]))
+        totals = {
+            name: sum(
+                (w * m[name] for w, m, ok in zip(weights, metrics, included, strict=True) if ok),
+                start=jnp.zeros_like(weight),
+            )
+            for name in metrics[0]
+        }
+        return CohortResult(
+            aggregate=aggregate,
+            aggregator_state=aggregator_state,
+            client_states=states,
+            metrics=CohortMetrics(
+                mean=summarise(totals, weight),
+                weight=weight,
+                num_clients=jnp.int32(len(messages)),
+                num_excluded=jnp.int32(len(included) - sum(included)),
+                per_client={n: jnp.stack([m[n] for m in metrics]) for n in metrics[0]},
+                excluded=jnp.array(excluded),
+            ),
+        )
+
+    def _batch(self, row, first, step, salt, key, work: LocalWork) -> Batch:
+        size = self.data.size[row]
+        steps_per_epoch = -(-int(size) // work.batch_size)
+        epochs_more, step_in_epoch = divmod(int(first[1]) + step, steps_per_epoch)
+        position, mask, count = minibatch_positions(
+            first[0] + epochs_more,
+            jnp.int32(step_in_epoch),
+            size,
+            salt,
+            batch_size=work.batch_size,
+            shuffle=work.shuffle,
+        )
+        return Batch(
+            examples=take_rows(self.data.examples, self.data.offset[row] + position),
+            mask=mask,
+            count=count.astype(jnp.result_type(float)),
+            key=jax.random.fold_in(key, step),
+        )
+
+    def _aggregate(self, messages, weights, update_like, aggregator, state):
+        if aggregator.reduction == "stack":
+            vectors = jnp.stack([ravel_pytree(message[0])[0] for message in messages])
+            extra = jax.tree.map(lambda *m: sum(m[1:], start=m[0]), *(m[1] for m in messages))
+            stacked = Stacked(vectors, jnp.stack(weights), lambda tree: tree)
+            aggregate, state = aggregator.decode((stacked, extra), state)
+            return ravel_pytree(update_like)[1](aggregate), state
+        total = jax.tree.map(lambda *m: sum(m[1:], start=m[0]), *messages)
+        return aggregator.decode(total, state)
