@@ -26,6 +26,7 @@ from fedjax_med.data.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
+_NAME_FIELDS = ("client_names", "feature_names", "label_names")
 _FORMAT = "fedjax_med.federated_dataset"
 _FORMAT_VERSION = 1
 _CHUNK_BYTES = 16 * 2**20
@@ -156,7 +157,7 @@ class FederatedDataset:
     citation: str = ""
 
     def __post_init__(self):
-        for field in ("client_names", "feature_names", "label_names"):
+        for field in _NAME_FIELDS:
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if len(set(self.client_names)) < len(self.client_names):
             seen: set[str] = set()
@@ -225,7 +226,7 @@ class FederatedDataset:
             if given is not None:
                 filled = {n: given.get(n, template) for n in names}
                 held_out[split] = _concatenate_clients(names, filled, split)
-        return cls(name, names, train, **held_out, **metadata)
+        return cls(name, names, train, **held_out, **_as_tuples(metadata))
 
     @classmethod
     def from_pooled(
@@ -299,7 +300,7 @@ class FederatedDataset:
         rows = np.argsort(client, kind="stable")
         sizes = np.bincount(client, minlength=len(client_names))
         ordered = map_leaves(lambda leaf: np.asanyarray(leaf)[rows], examples)
-        return cls(name, client_names, ClientArrays(ordered, sizes), **metadata)
+        return cls(name, client_names, ClientArrays(ordered, sizes), **_as_tuples(metadata))
 
     @property
     def num_clients(self) -> int:
@@ -571,6 +572,22 @@ class FederatedDataset:
             raise DataError(f"{folder} holds no manifest.json, so it is no dataset.") from None
         except (OSError, ValueError) as error:
             raise DataError(f"{folder / 'manifest.json'} cannot be read: {error}.") from error
+        try:
+            dataset = cls._from_manifest(folder, manifest, memory_map)
+            saved = manifest["fingerprint"]
+        except (AttributeError, KeyError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{folder / 'manifest.json'} is not as it was saved ({error!r})."
+            ) from error
+        if verify and dataset.fingerprint() != saved:
+            raise DataError(
+                f"{folder} has fingerprint {dataset.fingerprint()[:12]}, but its manifest says "
+                f"{saved[:12]}: a file was changed, so save it again."
+            )
+        return dataset
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, manifest: Any, memory_map: bool) -> "FederatedDataset":
         found = (manifest.get("format"), manifest.get("version"))
         if found != (_FORMAT, _FORMAT_VERSION):
             raise DataError(
@@ -584,15 +601,12 @@ class FederatedDataset:
             ]
             sizes = _read_array(folder / f"{split}.sizes.npy", None, memory_map=False)
             splits[split] = ClientArrays(_rebuild(entry["structure"], arrays), sizes)
-        fields = ("name", "client_names", "feature_names", "label_names")
-        texts = ("licence", "source", "citation")
-        dataset = cls(**{field: manifest[field] for field in (*fields, *texts)}, **splits)
-        if verify and dataset.fingerprint() != manifest["fingerprint"]:
-            raise DataError(
-                f"{folder} has fingerprint {dataset.fingerprint()[:12]}, but its manifest says "
-                f"{manifest['fingerprint'][:12]}: a file was changed, so save it again."
-            )
-        return dataset
+        texts = ("name", "licence", "source", "citation")
+        return cls(
+            **{field: tuple(manifest[field]) for field in _NAME_FIELDS},
+            **{field: manifest[field] for field in texts},
+            **splits,
+        )
 
     def _stratum(self, key: str) -> np.ndarray:
         examples = self.train.examples
@@ -623,6 +637,11 @@ class FederatedDataset:
                 rows = number[arrays.offsets[i] : arrays.offsets[i + 1]]
                 total += np.bincount(rows, minlength=len(values))
         return [dict(zip(keys, total.tolist(), strict=True)) for total in totals]
+
+
+def _as_tuples(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Lists of names are as good as tuples where users give them."""
+    return {k: tuple(v) if k in _NAME_FIELDS else v for k, v in metadata.items()}
 
 
 def _unknown_client(name: str, known: Sequence[str]) -> DataError:

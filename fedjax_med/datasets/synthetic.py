@@ -47,7 +47,8 @@ def ragged_population(
     logit += np.repeat(shift, sizes)
     # A logistic variate above -logit has probability sigmoid(logit).
     uniform = rng.random(len(logit), np.float32)
-    y = (uniform * (1 + np.exp(-logit)) < 1).astype(np.int32)
+    with np.errstate(over="ignore", invalid="ignore"):  # exp may be inf: then y is 0
+        y = (uniform * (1 + np.exp(-logit)) < 1).astype(np.int32)
     return FederatedDataset(
         "synthetic",
         tuple(f"client {i}" for i in range(num_clients)),
