@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_med.data._random import random_keys, stream_of
+from fedjax_med.data._keys import random_keys, stream_of
 from fedjax_med.data._tree import PyTree, leaves, leaves_with_paths, map_leaves
 from fedjax_med.data.errors import DataError
 

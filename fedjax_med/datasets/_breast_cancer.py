@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedjax_med.data import FederatedDataset
-from fedjax_med.data._random import permutation
+from fedjax_med.data._keys import permutation
 from fedjax_med.datasets._standardized import standardized
 
 LICENCE = "CC BY 4.0"

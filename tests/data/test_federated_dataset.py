@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedjax_med.data import ClientArrays, DataError, FederatedDataset
 from fedjax_med.data import federated_dataset as module
-from fedjax_med.data._random import random_keys
+from fedjax_med.data._keys import random_keys
 from fedjax_med.data._tree import leaves_with_paths, map_leaves
 
 
@@ -491,7 +491,7 @@ def test_trees_are_walked_as_jax_walks_them():
 
 def test_random_keys_are_splitmix64():
     # The published first outputs for state 0 (Vigna's splitmix64.c): mix(golden * 1), ...
-    from fedjax_med.data._random import _GOLDEN, _mix
+    from fedjax_med.data._keys import _GOLDEN, _mix
 
     with np.errstate(over="ignore"):
         states = _GOLDEN * np.arange(1, 4, dtype=np.uint64)
