@@ -19,9 +19,7 @@ class ClientTransform(NamedTuple):
     """
 
     init: Callable[[PyTree], PyTree]
-    apply: Callable[
-        [PyTree, jax.Array, PyTree, jax.Array], tuple[PyTree, jax.Array, PyTree]
-    ]
+    apply: Callable[[PyTree, jax.Array, PyTree, jax.Array], tuple[PyTree, jax.Array, PyTree]]
     update_state: Callable[[PyTree, PyTree], PyTree] = lambda statistics, state: state
 
 

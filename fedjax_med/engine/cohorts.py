@@ -184,8 +184,7 @@ class Available:
         """`size`, or the largest row of the trace."""
         if self.trace.shape[1] != num_clients:
             raise ValueError(
-                f"trace must have one column per client ({num_clients}), "
-                f"got {self.trace.shape[1]}."
+                f"trace must have one column per client ({num_clients}), got {self.trace.shape[1]}."
             )
         if self.size is not None:
             _check_size(self.size, num_clients)

@@ -414,7 +414,5 @@ class LaneExecutor:
     def _join_slices(self, slice_: jax.Array, update_like: PyTree) -> PyTree:
         unravel = ravel_pytree(_zeros(update_like))[1]
         size = sum(leaf.size for leaf in jax.tree.leaves(update_like))
-        joined = reduce_over(
-            self.axes.devices, partial(lax.all_gather, tiled=True), slice_
-        )
+        joined = reduce_over(self.axes.devices, partial(lax.all_gather, tiled=True), slice_)
         return unravel(joined[:size])

@@ -94,9 +94,7 @@ def gather(
       min_clients: least rows of the client table, likewise.
     """
     everything = clients is None
-    members = (
-        tuple(m[arrays.sizes[m] > 0] for m in layout.members) if clients is None else clients
-    )
+    members = tuple(m[arrays.sizes[m] > 0] for m in layout.members) if clients is None else clients
     num_rows = max(min_rows, *(int(arrays.sizes[m].sum()) for m in members))
     if num_rows > _INT32_MAX:
         raise ValueError(

@@ -151,9 +151,7 @@ def compile_rounds(
         return state, client_states, shared, slots
 
     if experiments:
-        run_chunk = jax.vmap(
-            run_chunk, in_axes=(0, 0, None, 0, None, 0), axis_name=EXPERIMENT_AXIS
-        )
+        run_chunk = jax.vmap(run_chunk, in_axes=(0, 0, None, 0, None, 0), axis_name=EXPERIMENT_AXIS)
     return Compiled(
         run_chunk,
         placement,

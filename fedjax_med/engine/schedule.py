@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +67,13 @@ class Scheduler:
         self.participations = np.zeros(len(self.sizes), np.int64)
         largest = max(len(clients) for clients in layout.members)
         self.max_slots = max(1, min(sampler.max_size(len(self.sizes)), largest))
+
+    def preview(self, rounds: Iterable[int]) -> list[list[Draw]]:
+        """The cohorts of some rounds as if they came next; nobody moves on in their data."""
+        before = self.participations.copy()
+        draws = [self.draw(round_index) for round_index in rounds]
+        self.participations[:] = before
+        return draws
 
     def draw(self, round_index: int) -> list[Draw]:
         """The cohort of a round, by device; moves its clients on in their data."""
@@ -155,6 +162,4 @@ def build_chunk(
     if not experiments:
         cohorts = Cohort(*(x[:, 0] if isinstance(x, np.ndarray) else x for x in cohorts))
         client_ids = client_ids[:, 0]
-    return Chunk(
-        cohorts, client_ids, num_rounds, useful_fraction(packings, useful), sum(useful)
-    )
+    return Chunk(cohorts, client_ids, num_rounds, useful_fraction(packings, useful), sum(useful))

@@ -1,0 +1,66 @@
+"""The engine: client programs, lanes, placements, cohorts and the outer loop."""
+
+from fedjax_med.engine import callbacks, cohorts, placement
+from fedjax_med.engine.callbacks import Evaluation, Progress
+from fedjax_med.engine.checkpoint import CheckpointError
+from fedjax_med.engine.contracts import (
+    Aggregator,
+    Batch,
+    Client,
+    ClientProgram,
+    ClientResult,
+    Cohort,
+    CohortMetrics,
+    CohortResult,
+    FederatedAlgorithm,
+    GradientResult,
+    RoundResult,
+    RunClients,
+    Stacked,
+    Variables,
+    gradient,
+)
+from fedjax_med.engine.experiments import Experiments, grid
+from fedjax_med.engine.lane_executor import Axes, LaneExecutor
+from fedjax_med.engine.local_work import epochs, steps
+from fedjax_med.engine.precision import mixed_precision
+from fedjax_med.engine.sequential import ClientError, SequentialExecutor
+from fedjax_med.engine.simulate import CheckpointPolicy, Run, simulate
+from fedjax_med.engine.task import Task
+
+__all__ = [
+    "Aggregator",
+    "Axes",
+    "Batch",
+    "CheckpointError",
+    "CheckpointPolicy",
+    "Client",
+    "ClientError",
+    "ClientProgram",
+    "ClientResult",
+    "Cohort",
+    "CohortMetrics",
+    "CohortResult",
+    "Evaluation",
+    "Experiments",
+    "FederatedAlgorithm",
+    "GradientResult",
+    "LaneExecutor",
+    "Progress",
+    "RoundResult",
+    "Run",
+    "RunClients",
+    "SequentialExecutor",
+    "Stacked",
+    "Task",
+    "Variables",
+    "callbacks",
+    "cohorts",
+    "epochs",
+    "gradient",
+    "grid",
+    "mixed_precision",
+    "placement",
+    "simulate",
+    "steps",
+]

@@ -1,0 +1,111 @@
+"""Federated evaluation: the current model on every client's examples, through `run_clients`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedjax_med.data import ClientArrays
+from fedjax_med.engine.callbacks import Evaluation
+from fedjax_med.engine.cohorts import Listed
+from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.lanes import choose_lane_count
+from fedjax_med.engine.layout import Layout, gather
+from fedjax_med.engine.local_work import Epochs
+from fedjax_med.engine.placement import Placement
+from fedjax_med.engine.rounds import AlgorithmBuilder, compile_evaluation
+from fedjax_med.engine.schedule import Scheduler, build_chunk
+from fedjax_med.engine.task import Task
+
+_BATCH_SIZE = 128
+_MAX_LANES = 8
+
+
+class Evaluator:
+    """Judges models on one split of the data; compiled once, data kept on the devices."""
+
+    def __init__(
+        self,
+        split: str,
+        arrays: ClientArrays,
+        task: Task,
+        build: AlgorithmBuilder,
+        hyper: Mapping[str, Any],
+        placement: Placement,
+        layout: Layout,
+        experiments: bool,
+    ):
+        """Places the data and lays out one pass over everybody."""
+        self.split = split
+        self.placement = placement
+        self.num_clients = arrays.num_clients
+        present = np.flatnonzero(arrays.sizes)
+        largest = int(arrays.sizes.max())
+        batch_size = min(_BATCH_SIZE, -(-largest // placement.num_splits) * placement.num_splits)
+        work = Epochs(1, batch_size, shuffle=False)
+        everyone_here = Listed((tuple(present.tolist()),))
+        scheduler = Scheduler(arrays.sizes, layout, everyone_here, work, 0)
+        resident = gather(arrays, layout)
+        draws = [[scheduler.draw(0)]]
+        steps = [[draw.num_steps for draw in draws[0][0]]]
+        chunk = build_chunk(
+            draws,
+            (0,),
+            0,
+            table_row=resident.table_row,
+            num_lanes=choose_lane_count(steps, _MAX_LANES),
+            num_slots=scheduler.max_slots,
+            max_rounds=1,
+            experiments=False,
+        )
+        cohort = type(chunk.cohorts)(
+            *(x[:, 0] if isinstance(x, np.ndarray) else x for x in chunk.cohorts)
+        )
+        self.client_ids = chunk.client_ids[:, 0]
+        self._program = compile_evaluation(
+            build,
+            task.metrics,
+            task.metric_names,
+            work,
+            placement,
+            experiments=experiments,
+        )
+        self._fixed = (
+            placement.put(resident.data, "per_device"),
+            placement.put(cohort, "per_device"),
+            placement.put(dict(hyper), "replicated"),
+        )
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds spent compiling."""
+        return self._program.compile_s
+
+    @property
+    def num_traces(self) -> int:
+        """Times the program was traced."""
+        return self._program.num_traces
+
+    def __call__(self, variables: PyTree, client_states: PyTree, round_index: int) -> Evaluation:
+        """Evaluates variables and client states that are on the devices; waits for the result."""
+        sums, slots = self._program(variables, client_states, *self._fixed)
+        sums = self.placement.fetch(sums, "replicated")
+        slots = self.placement.fetch(slots.per_client, "per_device")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pooled = {name: np.asarray(top / bottom) for name, (top, bottom) in sums.items()}
+        return Evaluation(
+            self.split,
+            round_index,
+            pooled,
+            {name: self._by_client(values) for name, values in slots.items()},
+        )
+
+    def _by_client(self, values: np.ndarray) -> np.ndarray:
+        """`[devices, (experiments,) slots]` as `[(experiments,) clients]`."""
+        filled = self.client_ids >= 0
+        by_slot = np.moveaxis(values, 0, -2)[..., filled]  # [(experiments,) filled slots]
+        out = np.full((*by_slot.shape[:-1], self.num_clients), np.nan, values.dtype)
+        out[..., self.client_ids[filled]] = by_slot
+        return out

@@ -1,0 +1,45 @@
+"""Small models for tables, as pure functions."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_med.engine.contracts import PyTree
+from fedjax_med.models.adapters import Model, from_function
+
+
+def linear(num_outputs: int = 1) -> Model:
+    """Linear model with bias, starting at 0 (the loss is convex, so the start does not matter)."""
+
+    def init(key: jax.Array, x: jax.Array) -> PyTree:
+        del key
+        shape = (x.shape[-1], num_outputs)
+        return {"kernel": jnp.zeros(shape, x.dtype), "bias": jnp.zeros(shape[1:], x.dtype)}
+
+    return from_function(init, _affine)
+
+
+def mlp(hidden: Sequence[int], num_outputs: int = 1) -> Model:
+    """Fully connected ReLU network; Glorot-uniform kernels, zero biases."""
+
+    def init(key: jax.Array, x: jax.Array) -> PyTree:
+        sizes = (x.shape[-1], *hidden, num_outputs)
+        keys = jax.random.split(key, len(sizes) - 1)
+        glorot = jax.nn.initializers.glorot_uniform()
+        return [
+            {"kernel": glorot(k, (a, b), x.dtype), "bias": jnp.zeros((b,), x.dtype)}
+            for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        ]
+
+    def apply(params: PyTree, x: jax.Array) -> jax.Array:
+        *inner, last = params
+        for layer in inner:
+            x = jax.nn.relu(_affine(layer, x))
+        return _affine(last, x)
+
+    return from_function(init, apply)
+
+
+def _affine(layer: PyTree, x: jax.Array) -> jax.Array:
+    return x @ layer["kernel"] + layer["bias"][None]
