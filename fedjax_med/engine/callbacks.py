@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -63,6 +63,7 @@ class Progress(NamedTuple):
     variables: Callable[[], Variables]
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Something that happens while a run goes on."""
 

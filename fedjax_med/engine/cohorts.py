@@ -7,13 +7,14 @@ distinct client indices of a round, and `max_size(num_clients)`, a bound on thei
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 _COHORT_STREAM = 0x636F686F  # keeps these draws apart from other host randomness of the seed
 
 
+@runtime_checkable
 class CohortSampler(Protocol):
     """What the engine needs of a sampler."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -226,6 +226,7 @@ class CohortResult(NamedTuple):
     metrics: CohortMetrics
 
 
+@runtime_checkable
 class RunClients(Protocol):
     """Runs a client program over a cohort. `lanes` and `sequential` have this signature."""
 

@@ -13,9 +13,9 @@ from fedjax_med.engine.placement import Placement
 from fedjax_med.engine.schedule import Scheduler
 
 # On a CPU one core works through all lanes of a device, so they should fit its cache together:
-# of cifar-cnn (6.5 MB of parameters) one lane is fastest, of a logistic regression sixteen.
+# a network with 6.5 MB of parameters runs fastest in one lane, a logistic regression in many.
 _CPU_CACHE_BYTES = 4 * 2**20
-_CPU_MAX_LANES = 16
+_CPU_MAX_LANES = 128
 _ACCELERATOR_MAX_LANES = 1024
 # A lane holds its parameters, their gradient, the optimizer's state and the client update.
 _COPIES_PER_LANE = 4
@@ -24,17 +24,22 @@ _SHARE_OF_MEMORY = 0.8
 
 
 def choose_lanes(
-    scheduler: Scheduler, placement: Placement, variables: PyTree, num_experiments: int
+    scheduler: Scheduler,
+    placement: Placement,
+    variables: PyTree,
+    minibatch_bytes: int,
+    num_experiments: int,
 ) -> int:
     """Lanes per device, from the useful fraction of sampled rounds and the kind of device.
 
     The memory of the compiled program is checked afterwards; see `memory_limit`.
     """
-    lane_bytes = _COPIES_PER_LANE * sum(x.nbytes for x in jax.tree.leaves(variables))
+    parameter_bytes = sum(x.nbytes for x in jax.tree.leaves(variables)) // num_experiments
+    lane_bytes = max(1, (_COPIES_PER_LANE * parameter_bytes + minibatch_bytes) * num_experiments)
     if placement.devices[0].platform == "cpu":
-        most = min(_CPU_MAX_LANES, _CPU_CACHE_BYTES // max(lane_bytes * num_experiments, 1))
+        most = min(_CPU_MAX_LANES, _CPU_CACHE_BYTES // lane_bytes)
     else:
-        most = min(_ACCELERATOR_MAX_LANES, memory_limit(placement) // max(lane_bytes, 1))
+        most = min(_ACCELERATOR_MAX_LANES, memory_limit(placement) // lane_bytes)
     rounds = [
         [draw.num_steps for draw in draws]
         for draws in scheduler.preview(range(_SAMPLED_ROUNDS))

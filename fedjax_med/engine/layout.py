@@ -36,6 +36,9 @@ class Layout(NamedTuple):
 
 def spread(sizes: np.ndarray, num_devices: int) -> Layout:
     """Spreads clients over devices so that all hold about as many examples."""
+    if num_devices == 1:  # nothing to balance; a million clients need not be packed for it
+        everyone = np.arange(len(sizes))
+        return Layout(np.zeros_like(everyone), everyone, (everyone,))
     packing = pack(np.asarray(sizes), num_devices)
     members = tuple(np.sort(part) for part in np.split(packing.order, packing.lane_start[1:-1]))
     device = np.empty(len(sizes), np.int64)

@@ -35,6 +35,9 @@ logger = logging.getLogger("fedjax_med")
 # A chunk of rounds should last about this long: long enough to make dispatch negligible, short
 # enough that a progress bar moves and Ctrl-C is obeyed.
 _TARGET_CHUNK_S = 0.5
+# Data of a streamed chunk: two of them are on the device, the running and the next one.
+_STREAM_BYTES = 256 * 2**20
+_SAMPLED_ROUNDS = 8
 
 
 @dataclasses.dataclass
@@ -240,11 +243,17 @@ class _Simulation:
             for seed in self.seeds
         ]
         self.num_slots = max(s.max_slots for s in self.schedulers)
-        if not a.stream:
+        self.example_bytes = sum(
+            leaf.nbytes // max(len(leaf), 1) for leaf in jax.tree.leaves(self.train.examples)
+        )
+        self.max_rounds = a.rounds_per_call
+        self.stream_rows = self.stream_clients = 1
+        if a.stream:
+            self.size_stream()
+        else:
             resident = gather(self.train, self.layout)
             self.resident_row = resident.table_row
             self.resident_data = a.placement.put(resident.data, "per_device")
-        self.stream_rows = self.stream_clients = 1
         self.history: list[tuple[int, dict[str, np.ndarray]]] = []
         self.evaluations: list[Evaluation] = []
         self.excluded: list[tuple[int, str]] = []
@@ -313,6 +322,19 @@ class _Simulation:
             "hyperparameters": {n: np.asarray(v).tolist() for n, v in self.hyper.items()},
         }
 
+    def size_stream(self) -> None:
+        """Chooses rounds per chunk and array sizes, so that chunks of data fit their budget."""
+        draws = self.schedulers[0].preview(range(_SAMPLED_ROUNDS))
+        clients = max(len(d.client) for devices in draws for d in devices)
+        rows = max(int(self.train.sizes[d.client].sum()) for devices in draws for d in devices)
+        affordable = _STREAM_BYTES // max(1, rows * self.example_bytes * len(self.seeds))
+        self.max_rounds = int(np.clip(affordable, 1, self.a.rounds_per_call))
+        # A tenth to spare, because cohorts differ; a chunk never needs more than everything.
+        most = 1.1 * self.max_rounds * len(self.seeds)
+        everything = max(int(self.train.sizes[m].sum()) for m in self.layout.members)
+        self.stream_rows = min(everything, int(rows * most))
+        self.stream_clients = min(self.layout.rows_per_device, int(clients * most))
+
     # -- the loop --------------------------------------------------------------------------
 
     def run(self) -> Run:
@@ -336,7 +358,7 @@ class _Simulation:
         model = self.put(state, client_states)
         hyper = a.placement.put(self.hyper, "replicated")
         memory: dict[str, int] = {}
-        size = min(4, a.rounds_per_call)
+        size = min(4, self.max_rounds)
         pending: _Pending | None = None
         stop = False
         clock = time.perf_counter()
@@ -376,7 +398,7 @@ class _Simulation:
                 clock = self.checkpoint(model, done, configuration, last, clock)
             if self.chunk_seconds:
                 per_round = self.chunk_seconds[-1][1]
-                size = int(np.clip(_TARGET_CHUNK_S / max(per_round, 1e-9), 1, a.rounds_per_call))
+                size = int(np.clip(_TARGET_CHUNK_S / max(per_round, 1e-9), 1, self.max_rounds))
         state, client_states = self.fetch(model)
         self.timings.compile_s += program.compile_s + sum(e.compile_s for e in evaluators)
         self.timings.evaluate_s -= sum(e.compile_s for e in evaluators)
@@ -435,16 +457,10 @@ class _Simulation:
             np.unique(np.concatenate([devices[d].client for r in draws for devices in r]))
             for d in range(a.placement.num_devices)
         )
-        # Room to spare, and never less than before: chunks of different cohorts share one
-        # shape, so only a much larger one compiles again.
-        spare = 1.2 * a.rounds_per_call / count
-        rows = max(int(self.train.sizes[m].sum()) for m in needed)
-        if rows > self.stream_rows:
-            everything = max(int(self.train.sizes[m].sum()) for m in self.layout.members)
-            self.stream_rows = min(everything, int(rows * spare))
-        clients = max(len(m) for m in needed)
-        if clients > self.stream_clients:
-            self.stream_clients = min(self.layout.rows_per_device, int(clients * spare))
+        # Never less than before: chunks of different cohorts share one shape, so only a much
+        # larger one compiles the program again.
+        self.stream_rows = max(self.stream_rows, *(int(self.train.sizes[m].sum()) for m in needed))
+        self.stream_clients = max(self.stream_clients, *(len(m) for m in needed))
         resident = gather(
             self.train,
             self.layout,
@@ -463,7 +479,7 @@ class _Simulation:
             table_row=drawn.table_row,
             num_lanes=num_lanes,
             num_slots=self.num_slots,
-            max_rounds=self.a.rounds_per_call,
+            max_rounds=self.max_rounds,
             experiments=self.mapped,
         )
 
