@@ -423,7 +423,13 @@ class _Simulation:
         """The lane count of the checkpoint, so that a resumed run goes on bit for bit."""
         if saved is not None:
             return saved.description["configuration"]["lanes"]
-        return choose_lanes(self.schedulers[0], self.a.placement, state.variables, len(self.seeds))
+        return choose_lanes(
+            self.schedulers[0],
+            self.a.placement,
+            state.variables,
+            self.a.local_work.batch_size * self.example_bytes,
+            len(self.seeds),
+        )
 
     def next_length(self, done: int, size: int) -> int:
         """Rounds of the next chunk: `size`, or up to the next boundary."""
