@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' $(PINS)
 	@touch $@
 
-run: $(STAMP) ## run federated learning on the embedded breast cancer data; results in runs/
-	$(BIN)/fedjax-med run breast-cancer --output runs/breast-cancer $(RUN_ARGS)
+run: $(STAMP) ## run federated learning on the embedded breast cancer data; prints where the report is
+	$(BIN)/fedjax-med run breast-cancer $(RUN_ARGS)
 
 # Compiled programs are kept between test runs; benchmarks and `make run` really compile.
 test test-all test-gpu: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax

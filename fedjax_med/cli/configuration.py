@@ -1,0 +1,320 @@
+"""From the options that were given to the full configuration of a run, and back on resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from fedjax_med.cli.errors import UsageError
+from fedjax_med.cli.options import RunOptions
+
+Cohort = (
+    tuple[Literal["all"], None] | tuple[Literal["uniform"], int] | tuple[Literal["poisson"], float]
+)
+
+_ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
+_ANY_SERVER_OPTIMIZER = ("fedavg", "fedsgd", "fedprox")
+_NUM_EVALUATIONS = 50
+
+_DEFAULTS = {
+    "rounds": 100,
+    "cohort": "all",
+    "batch_size": 16,
+    "client_lr": 0.03,
+}
+# Learning rates by the loss on validation patients; see `examples` of the documentation.
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "heart-disease": {"client_lr": 0.01},
+    "synthetic": {"rounds": 200, "cohort": "100", "batch_size": 8},
+}
+
+# What may differ between a run and its continuation: it changes no number of the result.
+_FREE_ON_RESUME = frozenset(
+    ("rounds", "output", "resume", "checkpoint_every", "data_dir", "tensorboard", "quiet")
+    + ("baselines",)
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All choices of a run, every default filled in; what `config.json` holds.
+
+    Attributes:
+      dataset: name of a dataset, or a folder.
+      hidden: units of the hidden layers, empty for a linear model.
+      devices: None for all there are.
+      lanes: None where the engine chooses.
+
+    The others are as in `RunOptions`.
+    """
+
+    dataset: str
+    algorithm: str
+    rounds: int
+    cohort: str
+    seed: int
+    mu: float | None
+    local_epochs: int | None
+    local_steps: int | None
+    batch_size: int
+    shuffle: bool
+    client_optimizer: str
+    client_lr: float
+    momentum: float
+    server_optimizer: str
+    server_lr: float
+    server_momentum: float
+    weighting: str
+    aggregator: str
+    clip_norm: float | None
+    model: str
+    hidden: tuple[int, ...]
+    precision: str
+    evaluate_every: int
+    early_stop: str | None
+    baselines: bool
+    placement: str
+    devices: int | None
+    splits: int
+    lanes: int | None
+    checkpoint_every: int
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able, in the order of the fields."""
+        return {**dataclasses.asdict(self), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The inverse of `as_json`; raises KeyError or TypeError where that is not possible."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{n: tuple(values[n]) if n == "hidden" else values[n] for n in names})
+
+    @property
+    def early_stopping(self) -> tuple[str, int] | None:
+        """Metric and patience, or None."""
+        return None if self.early_stop is None else parse_early_stop(self.early_stop)
+
+
+def option_name(field: str) -> str:
+    """How an option is written."""
+    return "--" + field.replace("_", "-")
+
+
+def resolve(dataset: str, options: RunOptions) -> RunConfig:
+    """Fills in the defaults and refuses what does not fit together.
+
+    Raises:
+      UsageError: names the option, its value and what is allowed.
+    """
+    o = options
+    own = {**_DEFAULTS, **_OWN_DEFAULTS.get(dataset, {})}
+    algorithm = o.algorithm or "fedavg"
+    _check_numbers(o)
+    if o.local_epochs is not None and o.local_steps is not None:
+        raise UsageError(
+            f"--local-epochs {o.local_epochs} and --local-steps {o.local_steps} exclude each "
+            "other; give one of them."
+        )
+    _only_for(o, "mu", algorithm, ("fedprox",))
+    _only_for(o, "server_momentum", algorithm, ("fedavgm",))
+    _only_for(o, "server_optimizer", algorithm, _ANY_SERVER_OPTIMIZER)
+    client_optimizer = o.client_optimizer or "sgd"
+    server_optimizer = algorithm if algorithm in _ADAPTIVE else o.server_optimizer or "sgd"
+    if o.momentum and client_optimizer != "sgd":
+        raise UsageError(
+            f"--momentum {o.momentum} has no effect with --client-optimizer {client_optimizer}; "
+            "it is for sgd."
+        )
+    model = o.model or ("mlp" if o.hidden else "linear")
+    if model == "linear" and o.hidden is not None:
+        raise UsageError(f"--hidden {o.hidden} has no effect with --model linear; it is for mlp.")
+    if o.aggregator == "median" and o.weighting == "examples":
+        raise UsageError(
+            "--weighting examples has no effect with --aggregator median, which knows no weights."
+        )
+    placement, devices, splits = _placement(o)
+    batch_size = o.batch_size or own["batch_size"]
+    if batch_size % splits:
+        raise UsageError(f"--splits {splits} must divide the batch size {batch_size} evenly.")
+    if o.early_stop is not None:
+        parse_early_stop(o.early_stop)
+    cohort = o.cohort or own["cohort"]
+    parse_cohort(cohort)
+    rounds = o.rounds or own["rounds"]
+    client_lr = own["client_lr"] * (1 if client_optimizer == "sgd" else 0.1)
+    return RunConfig(
+        dataset=dataset,
+        algorithm=algorithm,
+        rounds=rounds,
+        cohort=cohort,
+        seed=o.seed or 0,
+        mu=_or(o.mu, 0.1) if algorithm == "fedprox" else None,
+        local_epochs=None if o.local_steps else o.local_epochs or 1,
+        local_steps=o.local_steps,
+        batch_size=batch_size,
+        shuffle=_or(o.shuffle, True),
+        client_optimizer=client_optimizer,
+        client_lr=_or(o.client_lr, client_lr),
+        momentum=o.momentum or 0.0,
+        server_optimizer=server_optimizer,
+        server_lr=_or(o.server_lr, _server_lr(algorithm, server_optimizer)),
+        server_momentum=_or(o.server_momentum, 0.9) if algorithm == "fedavgm" else 0.0,
+        weighting=o.weighting or ("equal" if o.aggregator == "median" else "examples"),
+        aggregator=o.aggregator or "mean",
+        clip_norm=o.clip_norm,
+        model=model,
+        hidden=_hidden(o.hidden or "32,16") if model == "mlp" else (),
+        precision=o.precision or "float32",
+        evaluate_every=o.evaluate_every or max(1, round(rounds / _NUM_EVALUATIONS)),
+        early_stop=o.early_stop,
+        baselines=_or(o.baselines, True),
+        placement=placement,
+        devices=devices,
+        splits=splits,
+        lanes=o.lanes,
+        checkpoint_every=o.checkpoint_every or 50,
+    )
+
+
+def resume(stored: RunConfig, dataset: str, options: RunOptions, folder: str) -> RunConfig:
+    """The stored configuration, with the few options that may change taken over.
+
+    Raises:
+      UsageError: names the first option that disagrees, what was stored and what was given.
+    """
+    _check_numbers(options)
+    if dataset != stored.dataset:
+        raise UsageError(
+            f"{folder} is the folder of another run: its dataset is {stored.dataset}, now it is "
+            f"{dataset}; give another folder, or that dataset."
+        )
+    given = {
+        field.name: value
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) is not None
+    }
+    for name, value in given.items():
+        if name in _FREE_ON_RESUME:
+            continue
+        before = getattr(stored, name)
+        if name == "hidden":
+            value = _hidden(value)
+        if before != value:
+            raise UsageError(
+                f"{option_name(name)} was {_shown(before)} in the run in {folder}, now it is "
+                f"{_shown(value)}; leave it out to resume, or start a new run in another folder."
+            )
+    rounds = given.get("rounds", stored.rounds)
+    if rounds < stored.rounds:
+        raise UsageError(
+            f"--rounds was {stored.rounds} in the run in {folder}, now it is {rounds}; a resumed "
+            "run may be longer, not shorter."
+        )
+    return dataclasses.replace(
+        stored,
+        rounds=rounds,
+        checkpoint_every=given.get("checkpoint_every", stored.checkpoint_every),
+        baselines=given.get("baselines", stored.baselines),
+    )
+
+
+def parse_cohort(text: str) -> Cohort:
+    """'all', a number, or 'poisson:RATE'."""
+    if text == "all":
+        return ("all", None)
+    kind, colon, rate = text.partition(":")
+    try:
+        if colon and kind == "poisson" and 0 < float(rate) <= 1:
+            return ("poisson", float(rate))
+        if not colon and int(text) >= 1:
+            return ("uniform", int(text))
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--cohort must be 'all', a number of clients of at least 1, or 'poisson:RATE' with a rate "
+        f"above 0 and at most 1, got {text!r}."
+    )
+
+
+def parse_early_stop(text: str) -> tuple[str, int]:
+    """'METRIC/PATIENCE'."""
+    metric, slash, patience = text.partition("/")
+    if not (metric and slash and patience.isdecimal() and int(patience) >= 1):
+        raise UsageError(
+            "--early-stop must be METRIC/PATIENCE, such as loss/5, with a patience of at least 1, "
+            f"got {text!r}."
+        )
+    return metric, int(patience)
+
+
+def _hidden(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise UsageError(
+            f"--hidden must be whole numbers of at least 1 separated by commas, got {text!r}."
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _placement(o: RunOptions) -> tuple[str, int | None, int]:
+    splits, devices = o.splits or 1, o.devices
+    default = "mesh" if splits > 1 else "pmap" if (devices or 1) > 1 else "one-device"
+    placement = o.placement or default
+    if splits > 1 and placement != "mesh":
+        raise UsageError(f"--splits {splits} has no effect with --placement {placement}.")
+    if placement == "one-device":
+        if (devices or 1) > 1:
+            raise UsageError(
+                f"--devices {devices} does not fit --placement one-device; use pmap or mesh."
+            )
+        devices = 1
+    return placement, devices, splits
+
+
+def _server_lr(algorithm: str, server_optimizer: str) -> float:
+    if server_optimizer != "sgd":
+        return 0.03
+    return 0.3 if algorithm == "fedsgd" else 1.0
+
+
+def _check_numbers(o: RunOptions) -> None:
+    """Ranges of single options."""
+    for name in (
+        "rounds local_epochs local_steps batch_size evaluate_every checkpoint_every "
+        "devices splits lanes"
+    ).split():
+        value = getattr(o, name)
+        if value is not None and value < 1:
+            raise UsageError(f"{option_name(name)} must be at least 1, got {value}.")
+    for name in ("client_lr", "server_lr", "clip_norm"):
+        value = getattr(o, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{option_name(name)} must be above 0 and finite, got {value}.")
+    for name in ("momentum", "server_momentum"):
+        value = getattr(o, name)
+        if value is not None and not 0 <= value < 1:
+            raise UsageError(f"{option_name(name)} must be from 0 to below 1, got {value}.")
+    if o.mu is not None and not (math.isfinite(o.mu) and o.mu >= 0):
+        raise UsageError(f"--mu must be 0 or more and finite, got {o.mu}.")
+    if o.seed is not None and not 0 <= o.seed < 2**32:
+        raise UsageError(f"--seed must be from 0 to {2**32 - 1}, got {o.seed}.")
+
+
+def _only_for(o: RunOptions, name: str, algorithm: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(o, name)
+    if value is not None and algorithm not in allowed:
+        raise UsageError(
+            f"{option_name(name)} {value} has no effect with --algorithm {algorithm}; it is for "
+            f"{', '.join(allowed)}."
+        )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "not set"
+    return "not set" if value is None else str(value)

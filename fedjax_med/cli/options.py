@@ -1,0 +1,296 @@
+"""The options of `fedjax-med run`, as they appear in its help.
+
+Every option is None unless it was given, so that defaults can depend on the dataset and a
+resumed run can tell what its user asked for. Importing this does not import JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+Algorithm = Literal["fedavg", "fedsgd", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
+Optimizer = Literal["sgd", "adam", "adamw", "yogi", "adagrad", "rmsprop"]
+
+_FEDERATED = Group("Federated training", sort_key=1)
+_LOCAL = Group("Training inside a hospital", sort_key=2)
+_SERVER = Group("Combining the hospitals' models", sort_key=3)
+_MODEL = Group("Model", sort_key=4)
+_JUDGING = Group("Evaluation and baselines", sort_key=5)
+_WHERE = Group("Where it runs", sort_key=6)
+_FILES = Group("Files and output", sort_key=7)
+
+
+def _option(group: Group, help: str, *names: str, **more) -> Parameter:
+    # Defaults are in the words of the help: they may depend on the dataset.
+    return Parameter(name=names or None, group=group, help=help, show_default=False, **more)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What was given on the command line; None where nothing was."""
+
+    algorithm: Annotated[
+        Algorithm | None,
+        _option(_FEDERATED, "How the hospitals learn together. Default: fedavg."),
+    ] = None
+    rounds: Annotated[
+        int | None,
+        _option(
+            _FEDERATED,
+            "Number of federated rounds; in each, the hospitals train locally and their models "
+            "are combined once. Default: 100 (200 for synthetic).",
+        ),
+    ] = None
+    cohort: Annotated[
+        str | None,
+        _option(
+            _FEDERATED,
+            "Who takes part in a round: 'all' hospitals, a number of them drawn at random, or "
+            "'poisson:RATE', each hospital independently with that probability (0 to 1). "
+            "Default: all (100 clients for synthetic).",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        _option(
+            _FEDERATED,
+            "Root of all randomness; the same seed gives the same result. Default: 0.",
+        ),
+    ] = None
+    mu: Annotated[
+        float | None,
+        _option(
+            _FEDERATED,
+            "fedprox only: strength of the pull towards the shared model, 0 or more. Default: 0.1.",
+        ),
+    ] = None
+
+    local_epochs: Annotated[
+        int | None,
+        _option(
+            _LOCAL,
+            "Passes over a hospital's own patients in every round. Default: 1.",
+        ),
+    ] = None
+    local_steps: Annotated[
+        int | None,
+        _option(
+            _LOCAL,
+            "Instead of epochs: minibatches of every hospital in every round, the next round "
+            "going on where the last one stopped.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        _option(_LOCAL, "Patients in a minibatch. Default: 16 (8 for synthetic)."),
+    ] = None
+    shuffle: Annotated[
+        bool | None,
+        _option(
+            _LOCAL,
+            "Patients in a new random order every epoch, or always in the stored one. "
+            "Default: shuffled.",
+        ),
+    ] = None
+    client_optimizer: Annotated[
+        Optimizer | None,
+        _option(_LOCAL, "Optimizer inside a hospital, new in every round. Default: sgd."),
+    ] = None
+    client_lr: Annotated[
+        float | None,
+        _option(
+            _LOCAL,
+            "Learning rate inside a hospital, above 0. Default: 0.03 (0.01 for heart-disease, "
+            "a tenth of it for optimizers other than sgd).",
+        ),
+    ] = None
+    momentum: Annotated[
+        float | None,
+        _option(
+            _LOCAL,
+            "Momentum inside a hospital, from 0 to below 1; for sgd only. Default: 0.",
+        ),
+    ] = None
+
+    server_optimizer: Annotated[
+        Optimizer | None,
+        _option(
+            _SERVER,
+            "Optimizer that applies the combined update to the shared model; for fedavg, "
+            "fedsgd and fedprox. Default: sgd.",
+        ),
+    ] = None
+    server_lr: Annotated[
+        float | None,
+        _option(
+            _SERVER,
+            "Its learning rate, above 0. Default: 1 (the plain mean of the models); for "
+            "fedadam, fedyogi, fedadagrad and other adaptive server optimizers 0.03, for "
+            "fedsgd 0.3.",
+        ),
+    ] = None
+    server_momentum: Annotated[
+        float | None,
+        _option(
+            _SERVER,
+            "fedavgm only: momentum of the server, from 0 to below 1. Default: 0.9.",
+        ),
+    ] = None
+    weighting: Annotated[
+        Literal["examples", "equal"] | None,
+        _option(
+            _SERVER,
+            "Whether a hospital counts by its number of training patients or all count the "
+            "same. Default: examples.",
+        ),
+    ] = None
+    aggregator: Annotated[
+        Literal["mean", "median"] | None,
+        _option(
+            _SERVER,
+            "How updates are combined: their mean, or the median of every coordinate, which "
+            "resists a faulty hospital and knows no weighting. Default: mean.",
+        ),
+    ] = None
+    clip_norm: Annotated[
+        float | None,
+        _option(
+            _SERVER,
+            "Scale each hospital's update down to at most this length (L2 norm), above 0. "
+            "Default: no clipping.",
+        ),
+    ] = None
+
+    model: Annotated[
+        Literal["linear", "mlp"] | None,
+        _option(
+            _MODEL,
+            "linear is a logistic regression, mlp a fully connected network. Default: linear.",
+        ),
+    ] = None
+    hidden: Annotated[
+        str | None,
+        _option(
+            _MODEL,
+            "mlp only: units of its hidden layers, separated by commas. Default: 32,16.",
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float64"] | None,
+        _option(
+            _MODEL,
+            "Number format of the training arithmetic; with bfloat16, parameters and sums stay "
+            "in float32. Default: float32.",
+        ),
+    ] = None
+
+    evaluate_every: Annotated[
+        int | None,
+        _option(
+            _JUDGING,
+            "Rounds between two evaluations on every hospital's test patients. Default: about "
+            "50 evaluations in all.",
+        ),
+    ] = None
+    early_stop: Annotated[
+        str | None,
+        _option(
+            _JUDGING,
+            "METRIC/PATIENCE, such as loss/5: stop when the metric on the validation patients "
+            "has not improved in that many evaluations. Default: never.",
+        ),
+    ] = None
+    baselines: Annotated[
+        bool | None,
+        _option(
+            _JUDGING,
+            "Also train each hospital alone and all patients pooled, with the same local work "
+            "and number of rounds, to compare with. Default: yes.",
+        ),
+    ] = None
+
+    placement: Annotated[
+        Literal["one-device", "pmap", "mesh"] | None,
+        _option(
+            _WHERE,
+            "One device; or hospitals spread over the devices of this machine (pmap), or over "
+            "a mesh (mesh). Default: one-device; with --devices above 1 pmap, with --splits mesh.",
+        ),
+    ] = None
+    devices: Annotated[
+        int | None,
+        _option(
+            _WHERE,
+            "Devices that the hospitals are spread over; on a machine without accelerator that "
+            "many are simulated. Default: 1.",
+        ),
+    ] = None
+    splits: Annotated[
+        int | None,
+        _option(
+            _WHERE,
+            "mesh only: devices that share every minibatch, for hospitals too big for one; must "
+            "divide the batch size. Default: 1.",
+        ),
+    ] = None
+    lanes: Annotated[
+        int | None,
+        _option(
+            _WHERE,
+            "Hospitals trained side by side on each device; changes speed and memory only. "
+            "Default: chosen automatically.",
+        ),
+    ] = None
+
+    output: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder for configuration, metrics, checkpoints and report.html. Default: a new "
+            "folder runs/DATASET-ALGORITHM-TIME.",
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        _option(
+            _FILES,
+            "Go on with the run in --output from its newest checkpoint, exactly as if it had "
+            "never stopped. Options are those of that run; --rounds may be larger.",
+            negative=(),
+        ),
+    ] = False
+    checkpoint_every: Annotated[
+        int | None,
+        _option(
+            _FILES,
+            "Rounds between two checkpoints; the end always has one. Default: 50.",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder with local copies of the data files. Default: the folder in the environment "
+            "variable FEDJAX_MED_DATA, else they are downloaded once.",
+        ),
+    ] = None
+    tensorboard: Annotated[
+        bool,
+        _option(
+            _FILES,
+            "Also write logs for TensorBoard to the folder tensorboard/ of the run.",
+            negative=(),
+        ),
+    ] = False
+    quiet: Annotated[
+        bool,
+        _option(
+            _FILES,
+            "No progress and no table: print only where the report is.",
+            negative=(),
+        ),
+    ] = False

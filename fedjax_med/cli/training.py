@@ -1,0 +1,209 @@
+"""Builds the pieces of a run from its configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from fedjax_med import aggregation, algorithms, models, tasks
+from fedjax_med.cli.configuration import RunConfig, parse_cohort
+from fedjax_med.cli.errors import UsageError, bad_arguments
+from fedjax_med.data import FederatedDataset
+from fedjax_med.engine import FederatedAlgorithm, Task, cohorts, epochs, mixed_precision, steps
+from fedjax_med.engine import placement as placements
+from fedjax_med.engine.callbacks import EarlyStopping
+from fedjax_med.engine.cohorts import CohortSampler
+from fedjax_med.engine.local_work import LocalWork
+from fedjax_med.engine.placement import Placement
+
+# Each simulated device is a thread with its own copy of the model; more than this is a slip.
+_MAX_SIMULATED_DEVICES = 256
+
+_OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "yogi": optax.yogi,
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+}
+
+
+class Pieces(NamedTuple):
+    """What `simulate` and the baselines are called with."""
+
+    dataset: FederatedDataset
+    task: Task
+    algorithm: FederatedAlgorithm
+    client_optimizer: optax.GradientTransformation
+    local_work: LocalWork
+    sampler: CohortSampler
+    placement: Placement
+    early_stopping: EarlyStopping | None
+
+
+def quiet_start(config: RunConfig) -> None:
+    """Prepares JAX for the configuration; has to come before its first use."""
+    # Without an accelerator JAX warns about its absence, which is no news to most users.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    wanted = (config.devices or 1) * config.splits
+    fixed = "JAX_NUM_CPU_DEVICES" in os.environ or (
+        "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    )
+    if wanted == 1 or fixed:
+        return
+    if wanted > _MAX_SIMULATED_DEVICES:
+        raise UsageError(
+            f"{wanted} devices were asked for (--devices x --splits); allowed are 1 to "
+            f"{_MAX_SIMULATED_DEVICES}."
+        )
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:
+        pass  # JAX is in use: there are as many devices as there are, and `build` counts them
+
+
+def build(config: RunConfig, dataset: FederatedDataset) -> Pieces:
+    """Makes all pieces; starts JAX.
+
+    Raises:
+      UsageError: if the configuration does not fit the data or the machine.
+    """
+    if config.precision == "float64":
+        dataset = dataset.map_examples(_in_float64, dataset.feature_names)
+    with bad_arguments():
+        task = _task(config, dataset)
+        placement = _placement(config)
+        sampler = _sampler(config)
+        sampler.max_size(dataset.num_clients)
+        work = {"batch_size": config.batch_size, "shuffle": config.shuffle}
+        local_work = (
+            steps(config.local_steps, **work)
+            if config.local_steps is not None
+            else epochs(config.local_epochs or 1, **work)
+        )
+        client_optimizer = _client_optimizer(config)
+        algorithm = _algorithm(config, task, client_optimizer)
+    return Pieces(
+        dataset,
+        task,
+        algorithm,
+        client_optimizer,
+        local_work,
+        sampler,
+        placement,
+        _early_stopping(config, task),
+    )
+
+
+def _in_float64(examples):
+    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype.kind == "f" else x, examples)
+
+
+def _task(config: RunConfig, dataset: FederatedDataset) -> Task:
+    example = dataset.train.examples
+    if not isinstance(example, dict) or {"x", "y"} - example.keys():
+        raise UsageError(
+            f"the examples of {dataset.name} must be a dict with 'x' and 'y', so that a model "
+            "knows what to predict from what."
+        )
+    labels = example["y"]
+    if example["x"].ndim != 2 or labels.ndim != 1 or labels.dtype.kind not in "biu":
+        raise UsageError(
+            f"--model {config.model} needs a table of features 'x' and integer labels 'y', but "
+            f"{dataset.name} has shapes {example['x'].shape} and {labels.shape}."
+        )
+    num_classes = max(len(dataset.label_names), 1 + int(labels.max()))
+    num_outputs = 1 if num_classes <= 2 else num_classes
+    model = (
+        models.linear(num_outputs)
+        if config.model == "linear"
+        else models.mlp(config.hidden, num_outputs)
+    )
+    make = tasks.binary_classification if num_outputs == 1 else tasks.multiclass_classification
+    task = make(model, example)
+    if config.precision == "bfloat16":
+        return task._replace(loss=mixed_precision(task.loss))
+    return task
+
+
+def _placement(config: RunConfig) -> Placement:
+    if config.placement == "one-device":
+        return placements.one_device()
+    if config.placement == "pmap":
+        return placements.pmap(config.devices)
+    return placements.mesh(config.devices, splits=config.splits)
+
+
+def _sampler(config: RunConfig) -> CohortSampler:
+    kind, value = parse_cohort(config.cohort)
+    if kind == "uniform":
+        return cohorts.uniform(value)
+    return cohorts.everyone() if kind == "all" else cohorts.poisson(value)
+
+
+def _client_optimizer(config: RunConfig) -> optax.GradientTransformation:
+    if config.client_optimizer == "sgd":
+        return optax.sgd(config.client_lr, momentum=config.momentum or None)
+    return _OPTIMIZERS[config.client_optimizer](config.client_lr)
+
+
+def _algorithm(
+    config: RunConfig, task: Task, client_optimizer: optax.GradientTransformation
+) -> FederatedAlgorithm:
+    aggregator = (
+        aggregation.coordinate_median()
+        if config.aggregator == "median"
+        else aggregation.weighted_mean()
+    )
+    if config.clip_norm is not None:
+        clip = aggregation.clip_by_client_norm(config.clip_norm)
+        aggregator = aggregation.chain(clip, then=aggregator)
+    common = {
+        "aggregator": aggregator,
+        "weighting": (algorithms.equal if config.weighting == "equal" else algorithms.by_examples),
+    }
+    gradient = task.gradient
+    adaptive = {
+        "fedadam": algorithms.fed_adam,
+        "fedyogi": algorithms.fed_yogi,
+        "fedadagrad": algorithms.fed_adagrad,
+    }
+    if config.algorithm in adaptive:
+        return adaptive[config.algorithm](
+            gradient, client_optimizer, server_learning_rate=config.server_lr, **common
+        )
+    if config.algorithm == "fedavgm":
+        return algorithms.fed_avg(
+            gradient,
+            client_optimizer,
+            server_learning_rate=config.server_lr,
+            server_momentum=config.server_momentum,
+            **common,
+        )
+    server = _OPTIMIZERS[config.server_optimizer](config.server_lr)
+    if config.algorithm == "fedsgd":
+        return algorithms.fed_sgd(gradient, server, **common)
+    if config.algorithm == "fedprox":
+        return algorithms.fed_prox(
+            gradient, client_optimizer, mu=config.mu or 0.0, server_optimizer=server, **common
+        )
+    return algorithms.fed_opt(gradient, client_optimizer, server, **common)
+
+
+def _early_stopping(config: RunConfig, task: Task) -> EarlyStopping | None:
+    if config.early_stopping is None:
+        return None
+    metric, patience = config.early_stopping
+    if metric not in task.metric_names:
+        raise UsageError(
+            f"--early-stop names the metric {metric!r}; allowed are {', '.join(task.metric_names)}."
+        )
+    higher = task.higher_is_better[task.metric_names.index(metric)]
+    return EarlyStopping(metric, patience, "max" if higher else "min")

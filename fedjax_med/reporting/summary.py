@@ -1,0 +1,142 @@
+"""The result of a run as plain JSON: what tables, figures and the report are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedjax_med.data import FederatedDataset
+from fedjax_med.engine import Evaluation, Run, Task
+
+# The order of every table and figure, and the words they use.
+METHODS = {
+    "majority": "majority",
+    "local_only": "local only",
+    "federated": "federated",
+    "pooled": "pooled",
+}
+# Clients that are shown one by one; of more, the largest.
+MAX_SHOWN = 12
+
+
+def summarise(
+    run: Run,
+    dataset: FederatedDataset,
+    task: Task,
+    baselines: Mapping[str, Evaluation],
+    *,
+    algorithm: str,
+    started: str,
+    rounds_before: int = 0,
+) -> dict[str, Any]:
+    """The result of a run and its baselines; undefined metrics are None.
+
+    Args:
+      run: of `simulate`, evaluated on the test examples; without experiments.
+      dataset: the clients.
+      task: what was learned.
+      baselines: evaluations by the names of `METHODS`.
+      algorithm: its name.
+      started: when the run began, ISO 8601.
+      rounds_before: rounds that had been done when the run was resumed, whose times are not
+        in `run.timings`.
+
+    Raises:
+      ValueError: if the run has no evaluation of the test examples.
+    """
+    tests = [e for e in run.evaluations if e.split == "test"]
+    if not tests:
+        raise ValueError("the run must have been evaluated on test examples; set evaluate_every.")
+    higher = dict(zip(task.metric_names, task.higher_is_better, strict=True))
+    final = {**baselines, "federated": tests[-1]}
+    seconds = [s for rounds, s in run.seconds_per_round for _ in range(rounds)]
+    return {
+        "dataset": {
+            "name": dataset.name,
+            "licence": dataset.licence,
+            "source": dataset.source,
+            "citation": dataset.citation,
+            "label_names": list(dataset.label_names),
+        },
+        "algorithm": algorithm,
+        "started": started,
+        "rounds": run.rounds,
+        "main_metric": "accuracy" if "accuracy" in higher else task.metric_names[0],
+        "higher_is_better": higher,
+        "clients": dataset.summary(),
+        "final": {
+            name: _final(final[name], dataset.client_names) for name in METHODS if name in final
+        },
+        "curves": {
+            "rounds": [e.round for e in tests],
+            **{
+                group: {
+                    name: _plain(np.stack([getattr(e, group)[name] for e in tests]))
+                    for name in task.metric_names
+                }
+                for group in ("pooled", "per_client")
+            },
+        },
+        "excluded": [{"round": r + 1, "client": name} for r, name in run.excluded],
+        "performance": {
+            "rounds_before": rounds_before,
+            "timings_s": dataclasses.asdict(run.timings),
+            "seconds_per_round_median": statistics.median(seconds) if seconds else None,
+            "useful_fraction": run.useful_fraction if seconds else None,
+            "lanes": run.num_lanes,
+            "placement": run.configuration["placement"],
+            "memory_bytes": run.memory_bytes,
+        },
+    }
+
+
+def shown_clients(result: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """The clients to show one by one, in their order, and how many are left out."""
+    clients = result["clients"]
+    if len(clients) <= MAX_SHOWN:
+        return clients, 0
+    largest = sorted(range(len(clients)), key=lambda i: -clients[i]["train"])[:MAX_SHOWN]
+    return [clients[i] for i in sorted(largest)], len(clients) - MAX_SHOWN
+
+
+def value_of(
+    result: Mapping[str, Any], method: str, metric: str, client: str | None
+) -> float | None:
+    """A final metric of one client, or of all patients where `client` is None."""
+    final = result["final"][method]
+    return (final["pooled"] if client is None else final["per_client"][client]).get(metric)
+
+
+def best_methods(result: Mapping[str, Any], metric: str, client: str | None) -> set[str]:
+    """The methods with the best value, to three digits; none if there is nothing to compare."""
+    values = {name: value_of(result, name, metric, client) for name in result["final"]}
+    rounded = {name: round(value, 3) for name, value in values.items() if value is not None}
+    if len(rounded) < 2:
+        return set()
+    pick = max if result["higher_is_better"][metric] else min
+    best = pick(rounded.values())
+    return {name for name, value in rounded.items() if value == best}
+
+
+def _final(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "pooled": {name: _plain(value) for name, value in evaluation.pooled.items()},
+        "per_client": {
+            client: {name: _plain(values[i]) for name, values in evaluation.per_client.items()}
+            for i, client in enumerate(names)
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, with None for NaN and infinity, which JSON does not have."""
+    array = np.asarray(value, np.float64)
+    if array.ndim:
+        return [_plain(v) for v in array]
+    number = float(array)
+    return number if math.isfinite(number) else None
