@@ -20,12 +20,14 @@ from fedjax_med.engine.contracts import (
     Variables,
     gradient,
 )
+from fedjax_med.engine.evaluate import evaluate
 from fedjax_med.engine.experiments import Experiments, grid
 from fedjax_med.engine.lane_executor import Axes, LaneExecutor
 from fedjax_med.engine.local_work import epochs, steps
 from fedjax_med.engine.precision import mixed_precision
+from fedjax_med.engine.run import CheckpointPolicy, Run, Timings
 from fedjax_med.engine.sequential import ClientError, SequentialExecutor
-from fedjax_med.engine.simulate import CheckpointPolicy, Run, simulate
+from fedjax_med.engine.simulate import simulate
 from fedjax_med.engine.task import Task
 
 __all__ = [
@@ -53,10 +55,12 @@ __all__ = [
     "SequentialExecutor",
     "Stacked",
     "Task",
+    "Timings",
     "Variables",
     "callbacks",
     "cohorts",
     "epochs",
+    "evaluate",
     "gradient",
     "grid",
     "mixed_precision",

@@ -1,0 +1,147 @@
+"""The arguments of `simulate`, and what is wrong with them if anything is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_med.data import FederatedDataset
+from fedjax_med.engine.callbacks import Callback
+from fedjax_med.engine.cohorts import CohortSampler
+from fedjax_med.engine.contracts import FederatedAlgorithm, Variables
+from fedjax_med.engine.experiments import Experiments
+from fedjax_med.engine.local_work import LocalWork
+from fedjax_med.engine.placement import Placement
+from fedjax_med.engine.rounds import AlgorithmBuilder
+from fedjax_med.engine.run import CheckpointPolicy
+from fedjax_med.engine.task import Task
+
+AlgorithmLike = FederatedAlgorithm | Callable[..., FederatedAlgorithm]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The arguments of `simulate`, with its defaults filled in."""
+
+    algorithm: AlgorithmLike
+    dataset: FederatedDataset
+    task: Task
+    rounds: int
+    local_work: LocalWork
+    sampler: CohortSampler
+    placement: Placement
+    lanes: int | None
+    seed: int
+    variables: Variables | None
+    hyperparameters: dict[str, Any]
+    experiments: Experiments | None
+    evaluate_every: int
+    evaluate_on: tuple[str, ...]
+    callbacks: tuple[Callback, ...]
+    checkpoint: CheckpointPolicy | None
+    rounds_per_call: int
+    stream: bool
+    conditional: bool | None
+    description: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        _check(self)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether there is an experiments axis."""
+        return self.experiments is not None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One seed per experiment."""
+        return self.experiments.seeds if self.experiments else (self.seed,)
+
+    def traced_hyperparameters(self) -> dict[str, np.ndarray]:
+        """Hyperparameters as arrays in JAX's default precision, `[experiments]` if mapped."""
+        values = self.experiments.hyperparameters if self.experiments else self.hyperparameters
+        return {name: _as_array(value) for name, value in values.items()}
+
+    def evaluates_at(self, done: int) -> bool:
+        """Whether the model is evaluated after `done` rounds."""
+        every = self.evaluate_every
+        return every > 0 and (done == self.rounds or done % every == 0)
+
+    def saves_at(self, done: int) -> bool:
+        """Whether a checkpoint is written after `done` rounds."""
+        if self.checkpoint is None:
+            return False
+        return done == self.rounds or done % self.checkpoint.every == 0
+
+    def stops_at(self, done: int) -> bool:
+        """Whether the run pauses after `done` rounds, for anything at all."""
+        return (
+            done == self.rounds
+            or self.evaluates_at(done)
+            or self.saves_at(done)
+            or any(callback.stops_at(done) for callback in self.callbacks)
+        )
+
+
+def _check(a: Arguments) -> None:
+    for name, value, least in (
+        ("rounds", a.rounds, 1),
+        ("rounds_per_call", a.rounds_per_call, 1),
+        ("evaluate_every", a.evaluate_every, 0),
+        ("lanes", 1 if a.lanes is None else a.lanes, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if a.local_work.batch_size % a.placement.num_splits:
+        raise ValueError(
+            f"batch_size {a.local_work.batch_size} cannot be split over "
+            f"{a.placement.num_splits} devices evenly."
+        )
+    if a.experiments is not None and a.hyperparameters:
+        raise ValueError("Give hyperparameters inside `experiments`, or without it, not both.")
+    named = a.hyperparameters or (a.experiments.hyperparameters if a.experiments else {})
+    if named and isinstance(a.algorithm, FederatedAlgorithm):
+        raise ValueError(
+            f"The hyperparameters {', '.join(named)} need an algorithm given as a function of "
+            "them, got one that is already built."
+        )
+    smallest = int(np.argmin(a.dataset.train.sizes))
+    if a.dataset.train.sizes[smallest] == 0:
+        raise ValueError(
+            f"Client {a.dataset.client_names[smallest]!r} has no training examples; "
+            "every client needs at least 1."
+        )
+    splits = a.dataset.splits()
+    for split in a.evaluate_on if a.evaluate_every else ():
+        if split not in splits or splits[split].num_examples == 0:
+            raise ValueError(
+                f"evaluate_on names the split {split!r}, but {a.dataset.name} has no such "
+                f"examples; it has {', '.join(splits)}."
+            )
+    if a.checkpoint is not None and a.checkpoint.every < 1:
+        raise ValueError(f"checkpoint.every must be at least 1, got {a.checkpoint.every}.")
+    for seed in a.seeds:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
+
+
+def algorithm_builder(algorithm: AlgorithmLike, hyper: Mapping[str, Any]) -> AlgorithmBuilder:
+    """A function of traced hyperparameters; checks every concrete value once."""
+    if isinstance(algorithm, FederatedAlgorithm):
+        return lambda hyperparameters: algorithm
+    shapes = {np.shape(v) for v in hyper.values()}
+    count = next((s[0] for s in shapes if s), 1)
+    for index in range(count):
+        algorithm(**{n: (v[index] if np.ndim(v) else v).item() for n, v in hyper.items()})
+    return lambda hyperparameters: algorithm(**hyperparameters)
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """A hyperparameter in the default precision of JAX, not weakly typed."""
+    array = np.asarray(value)
+    return array.astype(jnp.result_type(float if array.dtype.kind == "f" else array.dtype))

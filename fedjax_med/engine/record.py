@@ -1,0 +1,145 @@
+"""What a run has seen so far: metrics, evaluations, exclusions, and their way into checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_med.engine import checkpoint as checkpoints
+from fedjax_med.engine.arguments import Arguments
+from fedjax_med.engine.callbacks import Evaluation
+from fedjax_med.engine.schedule import Scheduler
+from fedjax_med.engine.states import States
+
+
+@dataclasses.dataclass
+class Record:
+    """The history of a run.
+
+    Attributes:
+      chunks: metrics of each chunk, `{name: array [(experiments,) rounds]}`.
+      evaluations: all evaluations, in order.
+      excluded: `(round, client name)` of clients left out because not finite.
+    """
+
+    chunks: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
+    excluded: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+
+    def history(self) -> dict[str, np.ndarray]:
+        """The metrics of all rounds."""
+        if not self.chunks:
+            return {}
+        return {
+            name: np.concatenate([metrics[name] for metrics in self.chunks], axis=-1)
+            for name in self.chunks[0]
+        }
+
+
+def configuration(a: Arguments, num_lanes: int) -> dict[str, Any]:
+    """What a resumed run must agree on with the one that wrote the checkpoint."""
+    described = {
+        "data": a.dataset.fingerprint(),
+        "local_work": repr(a.local_work),
+        "cohort": _short(repr(a.sampler)),
+        "placement": a.placement.describe(),
+        "lanes": num_lanes,
+        "seeds": list(a.seeds),
+        "hyperparameters": {n: v.tolist() for n, v in a.traced_hyperparameters().items()},
+        **a.description,
+    }
+    return json.loads(json.dumps(described))  # as it will come back: tuples are lists
+
+
+def to_checkpoint(
+    done: int,
+    states: States,
+    record: Record,
+    schedulers: list[Scheduler],
+    configuration: dict[str, Any],
+) -> checkpoints.Checkpoint:
+    """Everything a run needs to go on after `done` rounds, from states on the host."""
+    history = record.history()
+    arrays = {
+        **checkpoints.flatten("server", states.server),
+        **checkpoints.flatten("clients", states.clients),
+        **checkpoints.flatten("history", history),
+        "participations": np.stack([s.participations for s in schedulers]),
+    }
+    for number, evaluation in enumerate(record.evaluations):
+        values = {"pooled": evaluation.pooled, "per_client": evaluation.per_client}
+        arrays |= checkpoints.flatten(f"evaluation{number}", values)
+    description = {
+        "configuration": configuration,
+        "excluded": record.excluded,
+        "history": list(history),
+        "evaluations": [
+            {"split": e.split, "round": e.round, "names": list(e.pooled)}
+            for e in record.evaluations
+        ],
+    }
+    return checkpoints.Checkpoint(done, arrays, description)
+
+
+def from_checkpoint(
+    saved: checkpoints.Checkpoint,
+    a: Arguments,
+    states: States,
+    schedulers: list[Scheduler],
+    configuration: dict[str, Any],
+) -> tuple[States, Record]:
+    """Takes over a checkpoint after checking that it is of this run.
+
+    Args:
+      saved: the checkpoint.
+      a: the arguments of the run that resumes.
+      states: its initial states, for structure, shapes and dtypes.
+      schedulers: theirs are moved to where the checkpoint stands.
+      configuration: what the checkpoint has to agree on.
+
+    Raises:
+      CheckpointError: names what differs.
+    """
+    folder = a.checkpoint.folder if a.checkpoint else ""
+    before = saved.description["configuration"]
+    for name in sorted(before.keys() | configuration.keys()):
+        old, new = before.get(name), configuration.get(name)
+        if old != new:
+            raise checkpoints.CheckpointError(
+                f"The checkpoint in {folder} is of another run: {name} was "
+                f"{_short(str(old))}, now it is {_short(str(new))}."
+            )
+    if saved.round > a.rounds:
+        raise checkpoints.CheckpointError(
+            f"The checkpoint in {folder} has {saved.round} rounds, but only {a.rounds} were "
+            "asked for."
+        )
+    arrays, described = saved.arrays, saved.description
+    restored = States(
+        checkpoints.unflatten("server", arrays, states.server),
+        checkpoints.unflatten("clients", arrays, states.clients),
+    )
+    for scheduler, row in zip(schedulers, arrays["participations"], strict=True):
+        scheduler.participations[:] = row
+    record = Record(excluded=[(r, name) for r, name in described["excluded"]])
+    if described["history"]:
+        record.chunks.append({n: arrays[f"history['{n}']"] for n in described["history"]})
+    for number, e in enumerate(described["evaluations"]):
+        pooled, per_client = (
+            {n: arrays[f"evaluation{number}['{group}']['{n}']"] for n in e["names"]}
+            for group in ("pooled", "per_client")
+        )
+        record.evaluations.append(Evaluation(e["split"], e["round"], pooled, per_client))
+    return jax.tree.map(np.asarray, restored), record
+
+
+def _short(text: str) -> str:
+    """Long descriptions (listed cohorts, traces) by their hash."""
+    if len(text) <= 200:
+        return text
+    return f"{text[:60]}... sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"

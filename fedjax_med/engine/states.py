@@ -1,0 +1,75 @@
+"""States of a run between host and devices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_med.engine.arguments import Arguments
+from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.layout import Layout, from_rows, to_rows
+from fedjax_med.engine.placement import Placement
+from fedjax_med.engine.rounds import AlgorithmBuilder
+
+
+class States(NamedTuple):
+    """Everything that rounds change.
+
+    On the host, `clients` leaves are `[(experiments,) clients, ...]`; on the devices
+    `[devices, (experiments,) rows, ...]`.
+
+    Attributes:
+      server: the algorithm's server state.
+      clients: persistent client states.
+    """
+
+    server: PyTree
+    clients: PyTree
+
+
+def initial_states(a: Arguments, build: AlgorithmBuilder) -> States:
+    """States before the first round, on the host."""
+    hyper = a.traced_hyperparameters()
+    num_clients = a.dataset.train.num_clients
+    per_experiment = []
+    for index, seed in enumerate(a.seeds):
+        variables = a.task.init(seed) if a.variables is None else a.variables
+        variables = jax.tree.map(jnp.asarray, variables)
+        chosen = {name: v[index] if a.mapped else v for name, v in hyper.items()}
+        algorithm = build(chosen)
+        clients = jax.tree.map(
+            lambda x: np.broadcast_to(np.asarray(x), (num_clients, *np.shape(x))),
+            algorithm.init_client(variables),
+        )
+        server = jax.tree.map(np.asarray, algorithm.init(variables))
+        per_experiment.append(States(server, clients))
+    if not a.mapped:
+        return per_experiment[0]
+    return jax.tree.map(lambda *x: np.stack(x), *per_experiment)
+
+
+def put_states(states: States, placement: Placement, layout: Layout, mapped: bool) -> States:
+    """Moves host states to the devices."""
+    if mapped:
+        count = len(jax.tree.leaves(states.server)[0])
+        each = [
+            to_rows(jax.tree.map(lambda x, e=e: x[e], states.clients), layout) for e in range(count)
+        ]
+        rows = jax.tree.map(lambda *x: np.stack(x, axis=1), *each)
+    else:
+        rows = to_rows(states.clients, layout)
+    return States(placement.put(states.server, "replicated"), placement.put(rows, "per_device"))
+
+
+def fetch_states(states: States, placement: Placement, layout: Layout, mapped: bool) -> States:
+    """The inverse of `put_states`; waits for the devices."""
+    server = placement.fetch(states.server, "replicated")
+    rows = placement.fetch(states.clients, "per_device")
+    if not mapped:
+        return States(server, from_rows(rows, layout))
+    count = len(jax.tree.leaves(server)[0])
+    each = [from_rows(jax.tree.map(lambda x, e=e: x[:, e], rows), layout) for e in range(count)]
+    return States(server, jax.tree.map(lambda *x: np.stack(x), *each))
