@@ -31,8 +31,7 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 
 # What may differ between a run and its continuation: it changes no number of the result.
 _FREE_ON_RESUME = frozenset(
-    ("rounds", "output", "resume", "checkpoint_every", "data_dir", "tensorboard", "quiet")
-    + ("baselines",)
+    "rounds output resume checkpoint_every baselines data_dir tensorboard quiet".split()
 )
 
 
