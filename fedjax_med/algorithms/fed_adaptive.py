@@ -45,8 +45,9 @@ def _adaptive(
             jax.tree.map(lambda p: jnp.zeros_like(p) + initial, params),
         )
 
-    def update(grads: PyTree, state: AdaptiveState, params: PyTree = None):
+    def update(updates: PyTree, state: PyTree, params: PyTree = None):
         del params
+        grads = updates  # the name optax gives its argument
         # The pseudo-gradient is minus the paper's Delta_t; only the sign of m changes.
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.momentum, grads)
         v = jax.tree.map(lambda v, g: second_moment(v, g * g), state.second_moment, grads)

@@ -46,7 +46,7 @@ def local_only(
     def begin(shared: Variables, client: Client) -> LocalState:
         del shared
         zero = jnp.zeros((), jnp.result_type(float))
-        return LocalState(*client.state, zero, zero)
+        return LocalState(client.state.variables, client.state.opt_state, zero, zero)
 
     def step(shared: Variables, carry: LocalState, batch: Batch) -> LocalState:
         del shared

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 
 PyTree = Any
+# `jax.Array` inside compiled code; schedules and tables are `numpy.ndarray` on the host.
+Array = Any
 
 
 class Variables(NamedTuple):
@@ -186,14 +188,14 @@ class Cohort(NamedTuple):
       states: persistent client states `[clients on this device, ...]`.
     """
 
-    round_index: jax.Array
-    seed: jax.Array
-    client: jax.Array
-    first_epoch: jax.Array
-    first_step: jax.Array
-    num_steps: jax.Array
-    lane_start: jax.Array
-    trip_count: jax.Array
+    round_index: Array
+    seed: Array
+    client: Array
+    first_epoch: Array
+    first_step: Array
+    num_steps: Array
+    lane_start: Array
+    trip_count: Array
     states: PyTree = ()
 
 

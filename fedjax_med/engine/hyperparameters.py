@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 
 def require(name: str, value: Any, allowed: str, is_allowed: Callable[[Any], Any]) -> None:
@@ -12,7 +12,7 @@ def require(name: str, value: Any, allowed: str, is_allowed: Callable[[Any], Any
     A traced value has no number yet; `simulate` checks such values before tracing.
     `is_allowed` is phrased positively, so that NaN is refused as well.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     if not is_allowed(value):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")

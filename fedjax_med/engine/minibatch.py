@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.contracts import Array, PyTree
 from fedjax_med.engine.shuffle import epoch_order, hash32
 
 # Purposes of keys: every key is fold_in(fold_in(fold_in(seed, round), client), purpose).
@@ -27,10 +27,10 @@ class DeviceData(NamedTuple):
     """
 
     examples: PyTree
-    offset: jax.Array
-    size: jax.Array
-    client_id: jax.Array
-    state_row: jax.Array
+    offset: Array
+    size: Array
+    client_id: Array
+    state_row: Array
 
 
 class ClientKeys(NamedTuple):

@@ -14,13 +14,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.engine.lane_executor import Axes
 
+Device = Any  # jax.Device, which type checkers take for a variable
 Role = Literal["replicated", "per_device"]
 CLIENT_AXIS, BATCH_AXIS, EXPERIMENT_AXIS = "clients", "batch", "experiments"
 
@@ -37,7 +38,7 @@ class Placement:
     """
 
     kind: Literal["one_device", "pmap", "mesh"]
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     num_devices: int = 1
     num_splits: int = 1
 
@@ -72,7 +73,7 @@ class Placement:
                 lambda x: np.broadcast_to(x, (self.num_devices, *np.shape(x))), tree
             )
             role = "per_device"
-        spec = P(CLIENT_AXIS) if role == "per_device" else P()
+        spec = PartitionSpec(CLIENT_AXIS) if role == "per_device" else PartitionSpec()
         sharding = NamedSharding(self.mesh, spec)
 
         def put(x):
@@ -135,8 +136,8 @@ class Placement:
         if self.kind == "one_device":
             return jax.jit(squeezed, donate_argnums=tuple(donate))
 
-        def spec(role: Role) -> P:
-            return P(CLIENT_AXIS) if role == "per_device" else P()
+        def spec(role: Role) -> PartitionSpec:
+            return PartitionSpec(CLIENT_AXIS) if role == "per_device" else PartitionSpec()
 
         mapped = jax.shard_map(
             squeezed,
@@ -150,7 +151,7 @@ class Placement:
         return jax.jit(mapped, donate_argnums=tuple(donate))
 
 
-def _take_devices(count: int, devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
+def _take_devices(count: int, devices: Sequence[Device] | None) -> tuple[Device, ...]:
     present = tuple(jax.devices() if devices is None else devices)
     if not 1 <= count <= len(present):
         raise ValueError(
@@ -160,7 +161,7 @@ def _take_devices(count: int, devices: Sequence[jax.Device] | None) -> tuple[jax
     return present[:count]
 
 
-def one_device(device: jax.Device | None = None) -> Placement:
+def one_device(device: Device | None = None) -> Placement:
     """All clients on one device; no collectives at all."""
     return Placement("one_device", (device or jax.devices()[0],))
 
