@@ -86,7 +86,9 @@ def max_pool2d(
         )
     height, width = x.shape[1] // window[0], x.shape[2] // window[1]
     x = x[:, : height * window[0], : width * window[1]]
-    parts = [x[:, a :: window[0], b :: window[1]] for a in range(window[0]) for b in range(window[1])]
+    parts = [
+        x[:, a :: window[0], b :: window[1]] for a in range(window[0]) for b in range(window[1])
+    ]
     return functools.reduce(_first_larger, parts)
 
 
