@@ -1,0 +1,91 @@
+"""Every benchmark in turn, each in a process of its own; results by benchmark and device.
+
+Takes about five minutes on two quiet cores. A file of results is replaced once its benchmark is
+through, so an interrupted one leaves the results of before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import records
+
+
+def plan(devices: int) -> dict[str, list[tuple[str, list[str]]]]:
+    """For every file of results, the modules and arguments that fill it."""
+    rounds = {"tabular-logreg": 1000, "ehr-mlp": 200, "femnist-cnn": 16, "cifar-cnn": 12}
+    cases = [["--workload", name, "--rounds", str(count)] for name, count in rounds.items()]
+    cases.append(["--workload", "tabular-logreg", "--rounds", "1000", "--shuffle"])
+    for cohort in (10, 1000):
+        cohorts = ["--cohort", str(cohort)]
+        cases.append(["--workload", "tabular-logreg", "--rounds", "200", *cohorts])
+    if devices > 1:
+        for name, count in rounds.items():
+            several = ["--devices", str(devices), "--placement", "pmap"]
+            cases.append(["--workload", name, "--rounds", str(count), *several])
+    return {
+        "rounds": [("rounds", case) for case in cases],
+        "population": [("population", [])],
+        "experiments": [("experiments", [])],
+        "memory": [("memory", [])],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = records.parser("all", __doc__)
+    parser.add_argument("--output", default="benchmarks/results", help="folder of the results")
+    parser.add_argument(
+        "--devices",
+        type=records.at_least(1),
+        default=2,
+        help="also time the workloads on as many devices, on CPUs simulated (default: 2)",
+    )
+    parser.add_argument("--only", choices=tuple(plan(1)), help="one benchmark")
+    a = parser.parse_args(arguments)
+    folder = Path(a.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"cannot make the folder {folder}: {error.strerror}")
+    if not os.access(folder, os.W_OK):
+        parser.error(f"cannot write into {folder}")
+    failures = 0
+    for benchmark, runs in plan(a.devices).items():
+        if a.only not in (None, benchmark):
+            continue
+        lines, failed = [], False
+        for module, options in runs:
+            print(records.command(module, options), end=" ", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            try:
+                lines += records.run_module(module, options)
+            except RuntimeError as error:
+                print(f"\n{error}", file=sys.stderr)
+                failed = True
+                continue
+            print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr)
+        failures += failed
+        if lines and not failed:
+            write(folder, benchmark, lines)
+    sys.exit(1 if failures else 0)
+
+
+def write(folder: Path, benchmark: str, lines: list[dict]) -> None:
+    """Puts records into the file of their benchmark and device, all or nothing."""
+    kind = re.sub(r"[^a-z0-9]+", "-", lines[0]["device_kind"].lower()).strip("-")
+    path = folder / f"{benchmark}-{kind}.jsonl"
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    part.replace(path)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
