@@ -8,7 +8,9 @@ state and description cannot be of different rounds.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ from fedjax_med.engine.contracts import PyTree
 
 _DESCRIPTION = "description"
 _EMPTY = "empty_arrays"
+# Orbax writes metadata and indices beside the arrays, some of it twice for a moment.
+_OVERHEAD_BYTES = 2**19
 
 
 class CheckpointError(ValueError):
@@ -81,7 +85,11 @@ def latest_round(folder: Path) -> int | None:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
-    """Writes a checkpoint and then removes all but the newest `keep`."""
+    """Writes a checkpoint and then removes all but the newest `keep`.
+
+    Raises:
+      OSError: ENOSPC where the disk has no room for it; nothing is written then.
+    """
     import orbax.checkpoint as ocp  # imported late: it takes most of a second
 
     # Orbax refuses arrays without elements; their shapes are enough to bring them back.
@@ -95,6 +103,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
     tree = {name: array for name, array in checkpoint.arrays.items() if array.size}
     tree[_DESCRIPTION] = np.frombuffer(text, np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
+    # Told beforehand, because Orbax's threads would print their own tracebacks of a full disk.
+    needed = sum(array.nbytes for array in tree.values()) + _OVERHEAD_BYTES
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve() / f"{checkpoint.round:08d}", tree, force=True)
         checkpointer.wait_until_finished()

@@ -50,7 +50,7 @@ def choose_lanes(
 
 def memory_limit(placement: Placement) -> int:
     """Bytes a device may use: most of its memory, or its share of the host's."""
-    stats: dict[str, Any] = placement.devices[0].memory_stats() or {}
+    stats: dict[str, Any] = placement.local_device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(_SHARE_OF_MEMORY * stats["bytes_limit"])
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -42,6 +42,11 @@ class Placement:
     num_splits: int = 1
 
     @property
+    def local_device(self) -> Device:
+        """One of the devices that belongs to this process."""
+        return next(d for d in self.devices if d.process_index == jax.process_index())
+
+    @property
     def mesh(self) -> Mesh:
         """The devices as a mesh `[clients, batch]`."""
         grid = np.asarray(self.devices).reshape(self.num_devices, self.num_splits)
@@ -162,7 +167,7 @@ def _take_devices(count: int, devices: Sequence[Device] | None) -> tuple[Device,
 
 def one_device(device: Device | None = None) -> Placement:
     """All clients on one device; no collectives at all."""
-    return Placement("one_device", (device or jax.devices()[0],))
+    return Placement("one_device", (device or jax.local_devices()[0],))
 
 
 def pmap(num_devices: int | None = None) -> Placement:
