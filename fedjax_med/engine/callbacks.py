@@ -232,7 +232,7 @@ class EarlyStopping:
         """Nothing to release."""
 
 
-def _number(value: np.ndarray) -> Any:
+def _number(value: Any) -> Any:
     """JSON has no NaN: undefined metrics become null."""
     value = np.asarray(value)
     if value.ndim:
