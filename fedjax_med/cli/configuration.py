@@ -9,10 +9,6 @@ from typing import Any, Literal
 from fedjax_med.cli.errors import UsageError
 from fedjax_med.cli.options import RunOptions
 
-Cohort = (
-    tuple[Literal["all"], None] | tuple[Literal["uniform"], int] | tuple[Literal["poisson"], float]
-)
-
 _ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
 _ANY_SERVER_OPTIMIZER = ("fedavg", "fedsgd", "fedprox")
 _NUM_EVALUATIONS = 50
@@ -87,7 +83,8 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
         """The inverse of `as_json`; raises KeyError or TypeError where that is not possible."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{n: tuple(values[n]) if n == "hidden" else values[n] for n in names})
+        chosen: dict[str, Any] = {name: values[name] for name in names}
+        return cls(**{**chosen, "hidden": tuple(chosen["hidden"])})
 
     @property
     def early_stopping(self) -> tuple[str, int] | None:
@@ -218,16 +215,16 @@ def resume(stored: RunConfig, dataset: str, options: RunOptions, folder: str) ->
     )
 
 
-def parse_cohort(text: str) -> Cohort:
-    """'all', a number, or 'poisson:RATE'."""
+def parse_cohort(text: str) -> tuple[Literal["all", "uniform", "poisson"], float]:
+    """The kind of sampling, and its number of clients or its rate."""
     if text == "all":
-        return ("all", None)
+        return "all", 1.0
     kind, colon, rate = text.partition(":")
     try:
         if colon and kind == "poisson" and 0 < float(rate) <= 1:
-            return ("poisson", float(rate))
+            return "poisson", float(rate)
         if not colon and int(text) >= 1:
-            return ("uniform", int(text))
+            return "uniform", float(int(text))
     except ValueError:
         pass
     raise UsageError(

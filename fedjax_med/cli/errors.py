@@ -14,7 +14,7 @@ _NO_SPACE = ("no space left on device", "enospc")
 
 
 class UsageError(ValueError):
-    """An option, or a combination of them, that cannot be used; the message is one sentence."""
+    """Something that the user can put right, most often an option; the message is a sentence."""
 
 
 @contextmanager

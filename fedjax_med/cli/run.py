@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fedjax_med.cli.configuration import RunConfig, resolve, resume
 from fedjax_med.cli.data import load
-from fedjax_med.cli.errors import UsageError
+from fedjax_med.cli.errors import UsageError, is_disk_full
 from fedjax_med.cli.options import RunOptions
 from fedjax_med.cli.run_folder import RunFolder, default_folder
 from fedjax_med.data import FederatedDataset, check
@@ -208,10 +208,17 @@ def _note_versions(folder: RunFolder, found: dict[str, Any], resumed_at: int | N
 def _telling_how_to_resume(
     dataset_name: str, folder: RunFolder, options: RunOptions
 ) -> Iterator[None]:
+    words = ["fedjax-med", "run", dataset_name, "--output", str(folder.path), "--resume"]
+    if options.data_dir is not None:
+        words += ["--data-dir", str(options.data_dir)]
+    command = shlex.join(words)
     try:
         yield
     except KeyboardInterrupt:
-        words = ["fedjax-med", "run", dataset_name, "--output", str(folder.path), "--resume"]
-        if options.data_dir is not None:
-            words += ["--data-dir", str(options.data_dir)]
-        raise KeyboardInterrupt(f"Go on with: {shlex.join(words)}") from None
+        raise KeyboardInterrupt(f"Go on with: {command}") from None
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UsageError(
+            f"the disk of {folder.path} is full; free some space and go on with: {command}"
+        ) from error

@@ -52,6 +52,8 @@ def quiet_start(config: RunConfig) -> None:
     """Prepares JAX for the configuration; has to come before its first use."""
     # Without an accelerator JAX warns about its absence, which is no news to most users.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    # Orbax logs tracebacks of its threads through absl; their errors reach us as exceptions too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     wanted = (config.devices or 1) * config.splits
     fixed = "JAX_NUM_CPU_DEVICES" in os.environ or (
         "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -142,10 +144,10 @@ def _placement(config: RunConfig) -> Placement:
 
 
 def _sampler(config: RunConfig) -> CohortSampler:
-    kind, value = parse_cohort(config.cohort)
+    kind, number = parse_cohort(config.cohort)
     if kind == "uniform":
-        return cohorts.uniform(value)
-    return cohorts.everyone() if kind == "all" else cohorts.poisson(value)
+        return cohorts.uniform(int(number))
+    return cohorts.everyone() if kind == "all" else cohorts.poisson(number)
 
 
 def _client_optimizer(config: RunConfig) -> optax.GradientTransformation:

@@ -21,7 +21,7 @@ from fedjax_med.reporting.summary import METHODS, shown_clients, value_of
 _MARKERS = {"majority": "x", "local_only": "s", "federated": "o", "pooled": "D"}
 _UNITS = {"loss": "mean loss [nats]", "mse": "mean squared error"}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib types the names of its settings one by one
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,

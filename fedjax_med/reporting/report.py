@@ -212,10 +212,11 @@ def _curves(result: Mapping[str, Any], svg: str) -> str:
     lines = "the band holds 80 % of the clients" if hidden else "thin lines are single hospitals"
     excluded = ""
     if result["excluded"]:
-        first = result["excluded"][0]
+        first, count = result["excluded"][0], len(result["excluded"])
+        updates = "1 update was" if count == 1 else f"{count:,} updates were"
         excluded = (
-            f'<p class="warning">{len(result["excluded"]):,} updates were left out because they '
-            f"were not finite; the first in round {first['round']:,} from "
+            f'<p class="warning">{updates} left out as not finite; '
+            f"the first in round {first['round']:,} from "
             f"{_text(first['client'])}. A smaller learning rate usually helps.</p>"
         )
     return (
@@ -428,12 +429,13 @@ def _seconds(seconds: float) -> str:
     return f"{1000 * seconds:.2g} ms"
 
 
-def _bytes(count: float) -> str:
+def _bytes(count: int) -> str:
+    size = float(count)
     for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import optax
+import pytest
+
+from fedjax_med import datasets, models, tasks
+from fedjax_med.data import FederatedDataset
+from fedjax_med.engine import epochs
+from fedjax_med.engine.evaluate import evaluate
+from fedjax_med.reporting.baselines import (
+    local_only_baseline,
+    majority_baseline,
+    pooled_baseline,
+    wilson_interval,
+)
+
+
+def labelled(**labels):
+    def examples(y):
+        return {"x": np.zeros((len(y), 1), np.float32), "y": np.asarray(y, np.int32)}
+
+    train = {name: examples(y) for name, (y, _) in labels.items()}
+    test = {name: examples(y) for name, (_, y) in labels.items()}
+    return FederatedDataset.from_clients(train, test=test)
+
+
+def test_majority_is_of_the_clients_own_training_labels():
+    dataset = labelled(
+        ill=([1, 1, 0], [1, 1, 0, 1]),
+        well=([0, 0, 1], [0, 1]),
+        tie=([0, 1], [0, 0]),  # of equally frequent labels the smaller one
+        untested=([1], []),
+    )
+    got = majority_baseline(dataset)
+    np.testing.assert_array_equal(got.per_client["accuracy"], [3 / 4, 1 / 2, 1, math.nan])
+    np.testing.assert_array_equal(got.per_client["sensitivity"], [1, 0, math.nan, math.nan])
+    np.testing.assert_array_equal(got.per_client["specificity"], [0, 1, 1, math.nan])
+    assert got.pooled["accuracy"] == 6 / 8
+    assert got.pooled["sensitivity"] == 3 / 4
+    assert "loss" not in got.pooled
+
+
+def test_majority_of_several_classes_has_accuracy_only():
+    got = majority_baseline(labelled(a=([2, 2, 0], [2, 1]), b=([1], [1])))
+    assert list(got.pooled) == ["accuracy"]
+    np.testing.assert_array_equal(got.per_client["accuracy"], [0.5, 1])
+
+
+def test_majority_needs_integer_labels():
+    dataset = labelled(a=([0, 1], [1])).map_examples(
+        lambda e: {**e, "y": e["y"].astype(np.float32)}
+    )
+    with pytest.raises(ValueError, match="labels must be integers, got float32"):
+        majority_baseline(dataset)
+
+
+@pytest.mark.parametrize("share, count", [(0.0, 7), (0.3, 10), (0.8, 254), (1.0, 9)])
+def test_wilson_interval_solves_its_equation(share, count):
+    # The bounds are the p whose score test just accepts the observed share.
+    for bound in wilson_interval(share, count):
+        variance = bound * (1 - bound) / count
+        np.testing.assert_allclose((share - bound) ** 2, 1.959964**2 * variance, 1e-5, 1e-12)
+    low, high = wilson_interval(share, count)
+    assert low <= share <= high
+
+
+def test_wilson_interval_of_nothing_is_undefined():
+    assert all(math.isnan(bound) for bound in wilson_interval(math.nan, 0))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    dataset = datasets.load("breast-cancer")
+    return dataset, tasks.binary_classification(models.linear(), dataset.train.examples)
+
+
+WORK = epochs(1, batch_size=64, shuffle=False)
+
+
+def sgd(x, y, rounds, learning_rate, batch_size):
+    """Logistic regression by plain SGD, in float64."""
+    w, b = np.zeros(x.shape[1]), 0.0
+    for _ in range(rounds):
+        for start in range(0, len(x), batch_size):
+            xs, ys = x[start : start + batch_size], y[start : start + batch_size]
+            error = 1 / (1 + np.exp(-(xs @ w + b))) - ys
+            w, b = (
+                w - learning_rate * xs.T @ error / len(xs),
+                b - learning_rate * error.mean(),
+            )
+    return w, b
+
+
+def test_local_only_is_plain_sgd_of_every_client(setting):
+    dataset, task = setting
+    got = local_only_baseline(dataset, task, optax.sgd(0.1), rounds=3, local_work=WORK)
+    for i in range(dataset.num_clients):
+        own, test = dataset.train.client(i), dataset.test.client(i)
+        w, b = sgd(np.float64(own["x"]), own["y"], 3, 0.1, 64)
+        right = ((test["x"] @ w + b) > 0) == (test["y"] > 0)
+        np.testing.assert_allclose(got.per_client["accuracy"][i], right.mean(), rtol=1e-6)
+
+
+def test_pooled_is_plain_sgd_of_everybody(setting):
+    dataset, task = setting
+    got = pooled_baseline(dataset, task, optax.sgd(0.1), rounds=3, local_work=WORK)
+    everyone = dataset.train.examples
+    w, b = sgd(np.float64(everyone["x"]), everyone["y"], 3, 0.1, 64)
+    for i in range(dataset.num_clients):
+        test = dataset.test.client(i)
+        logits = test["x"] @ w + b
+        signs = np.where(test["y"] > 0, 1, -1)
+        loss = np.logaddexp(0, -signs * logits).mean()
+        np.testing.assert_allclose(got.per_client["loss"][i], loss, rtol=1e-4)
+    everything = dataset.test.examples
+    right = ((everything["x"] @ w + b) > 0) == (everything["y"] > 0)
+    np.testing.assert_allclose(got.pooled["accuracy"], right.mean(), rtol=1e-6)
+
+
+def test_evaluation_refuses_a_missing_split(setting):
+    dataset, task = setting
+    with pytest.raises(ValueError, match="no 'validation'"):
+        evaluate(task.init(0), dataset.replace(validation=None), task=task, split="validation")

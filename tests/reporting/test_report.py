@@ -1,0 +1,252 @@
+import copy
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from fedjax_med.reporting.palette import client_style
+from fedjax_med.reporting.report import render_report, write_report
+from fedjax_med.reporting.summary import best_methods, shown_clients
+
+METRICS = {"loss": False, "accuracy": True, "sensitivity": True, "specificity": True}
+CONFIGURATION = {"rounds": 4, "client_lr": 0.05, "hidden": [], "clip_norm": None, "shuffle": True}
+VERSIONS = {"jax": "1.2.3", "device": "cpu"}
+
+
+def make_result(num_clients=3, num_evaluations=2):
+    """A result as `summarise` makes it, with an undefined metric."""
+    rng = np.random.default_rng(0)
+    names = [f"Hospital <{i}>" for i in range(num_clients)]
+
+    def metrics():
+        return {name: float(rng.uniform(0.2, 0.9)) for name in METRICS}
+
+    def final(**changed):
+        return {
+            "pooled": metrics() | changed,
+            "per_client": {n: metrics() | changed for n in names},
+        }
+
+    finals = {
+        "majority": final(loss=None),
+        "local_only": final(),
+        "federated": final(),
+        "pooled": final(),
+    }
+    finals["federated"]["per_client"][names[0]]["sensitivity"] = None
+    return {
+        "dataset": {
+            "name": "toy",
+            "licence": "CC BY 4.0",
+            "source": "generated",
+            "citation": "Nobody et al.",
+            "label_names": ["well", "ill"],
+        },
+        "algorithm": "fedprox",
+        "started": "2026-01-02T03:04:05+00:00",
+        "rounds": 4,
+        "main_metric": "accuracy",
+        "higher_is_better": METRICS,
+        "clients": [
+            {
+                "name": name,
+                "train": 100 + i,
+                "validation": 0,
+                "test": 10 if i == 0 else 50,
+                "label_counts": {"well": 60, "ill": 50 + i},
+            }
+            for i, name in enumerate(names)
+        ],
+        "final": finals,
+        "curves": {
+            "rounds": [2 * (i + 1) for i in range(num_evaluations)],
+            "pooled": {m: rng.uniform(0.2, 0.9, num_evaluations).tolist() for m in METRICS},
+            "per_client": {
+                m: [
+                    [None if m == "sensitivity" else float(v) for v in row]
+                    for row in rng.uniform(0.2, 0.9, (num_evaluations, num_clients))
+                ]
+                for m in METRICS
+            },
+        },
+        "excluded": [],
+        "performance": {
+            "rounds_before": 0,
+            "timings_s": {
+                "compile_s": 3.0,
+                "run_s": 1.0,
+                "evaluate_s": 0.5,
+                "checkpoint_s": 0.25,
+                "total_s": 5.0,
+            },
+            "seconds_per_round_median": 0.00025,
+            "useful_fraction": 0.9583,
+            "lanes": 3,
+            "placement": "one_device, 1 (cpu)",
+            "memory_bytes": {"arguments": 2048, "temporaries": 1024},
+        },
+    }
+
+
+def render(result):
+    return render_report(result, configuration=CONFIGURATION, versions=VERSIONS)
+
+
+class Checker(html.parser.HTMLParser):
+    """Refuses unbalanced tags; collects ids, links and the text outside of styles."""
+
+    VOID = frozenset(("meta", "br", "hr", "img", "link", "input"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.words, self.tags = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+                self.links.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Checker(render(make_result()))
+
+
+def test_all_parts_are_there(page):
+    for words in (
+        "fedprox on toy",
+        "2026-01-02 03:04:05 UTC",
+        "Federated model: accuracy",
+        "over 110 test patients of 3 hospitals",
+        "Learning curves",
+        "Final results",
+        "local only",
+        "pooled",
+        "majority",
+        "The data",
+        "ill",
+        "CC BY 4.0",
+        "Nobody et al.",
+        "Time split: 5.0 s in all",
+        "compiling 3.0 s",
+        "preparing and other 0.25 s",
+        "Useful fraction",
+        "95.8",
+        "time per round, median 0.25 ms",
+        "memory of the training program 3 KiB per device",
+        "Configuration",
+        "client lr 0.05",
+        "clip norm not set",
+        "jax 1.2.3",
+    ):
+        assert words in page.text, words
+    assert page.tags.count("svg") == 2
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    text = render(make_result())
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert all(link.startswith("#") for link in page.links)
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_ids_are_unique_and_links_meet_them(page):
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+
+
+def test_names_are_escaped():
+    text = render(make_result())
+    assert "Hospital &lt;1&gt;" in text and "Hospital <1>" not in text
+
+
+def test_few_patients_are_marked_and_undefined_values_are_dashes(page):
+    assert "Fewer than 30 test patients" in page.text
+    assert "10 †" in page.text and "50 †" not in page.text
+    assert "\u2013" in page.text and "nan" not in page.text.lower().split()
+
+
+def test_the_best_of_a_row_is_highlighted_ties_included():
+    result = make_result()
+    names = [client["name"] for client in result["clients"]]
+    for method, value in (("local_only", 0.7), ("federated", 0.9), ("pooled", 0.9001)):
+        result["final"][method]["per_client"][names[1]] |= {"accuracy": value, "loss": 1 - value}
+    result["final"]["majority"]["per_client"][names[1]]["accuracy"] = 0.1
+    assert best_methods(result, "accuracy", names[1]) == {"federated", "pooled"}
+    assert best_methods(result, "loss", names[1]) == {"federated", "pooled"}
+    result["final"] = {"federated": result["final"]["federated"]}
+    assert best_methods(result, "accuracy", names[1]) == set()
+
+
+def test_without_baselines():
+    result = make_result()
+    result["final"] = {"federated": result["final"]["federated"]}
+    text = Checker(render(result)).text
+    assert "Federated model" in text and "local only" not in text
+
+
+def test_many_clients_are_summed_up():
+    result = make_result(40)
+    page = Checker(render(result))
+    shown, hidden = shown_clients(result)
+    assert (len(shown), hidden) == (12, 28)
+    assert [client["train"] for client in shown] == list(range(128, 140))  # the largest
+    assert "Hospital <39>" in page.text and "Hospital <5>" not in page.text
+    assert "28 smaller clients" in page.text and "the band holds 80 %" in page.text
+
+
+@pytest.mark.parametrize("num_clients, num_evaluations", [(1, 1), (12, 1), (1, 3)])
+def test_small_results(num_clients, num_evaluations):
+    Checker(render(make_result(num_clients, num_evaluations)))
+
+
+def test_resumed_and_excluded_are_told():
+    result = make_result()
+    result["performance"] |= {"rounds_before": 3, "useful_fraction": None}
+    result["performance"]["seconds_per_round_median"] = None
+    result["excluded"] = [{"round": 2, "client": "Hospital <1>"}]
+    text = Checker(render(result)).text
+    assert "resumed after 3 rounds" in text
+    assert "not measured" in text
+    assert "1 update was left out" in text and "in round 2 from Hospital <1>" in text
+
+
+def test_a_report_is_the_same_text_every_time(tmp_path):
+    result = make_result()
+    assert render(result) == render(copy.deepcopy(result))
+    path = tmp_path / "report.html"
+    stored = json.loads(json.dumps(result))
+    write_report(path, stored, configuration=CONFIGURATION, versions=VERSIONS)
+    assert path.read_text() == render(result)
+
+
+def test_clients_look_different():
+    styles = [client_style(i) for i in range(12)]
+    assert len(set(styles)) == 12
