@@ -98,13 +98,13 @@ def gather(
     """
     everything = clients is None
     members = tuple(m[arrays.sizes[m] > 0] for m in layout.members) if clients is None else clients
-    num_rows = max(min_rows, *(int(arrays.sizes[m].sum()) for m in members))
+    num_rows = max(1, min_rows, *(int(arrays.sizes[m].sum()) for m in members))
     if num_rows > _INT32_MAX:
         raise ValueError(
             f"One device would hold {num_rows} examples; the limit is {_INT32_MAX}. "
             "Use more devices or streaming."
         )
-    table = max(min_clients, *(len(m) for m in members))
+    table = max(1, min_clients, *(len(m) for m in members))
     table_row = np.full(arrays.num_clients, -1, np.int64)
     columns = {
         name: np.full((len(members), table), fill, np.int32)
