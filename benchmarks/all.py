@@ -15,20 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import records
+from benchmarks.rounds import SPREAD_OVER_CORES
+
+ROUNDS = {"tabular-logreg": 1000, "ehr-mlp": 300, "femnist-cnn": 16, "cifar-cnn": 12}
+Runs = list[tuple[str, list[str]]]
 
 
-def plan(devices: int) -> dict[str, list[tuple[str, list[str]]]]:
+def plan() -> dict[str, Runs]:
     """For every file of results, the modules and arguments that fill it."""
-    rounds = {"tabular-logreg": 1000, "ehr-mlp": 200, "femnist-cnn": 16, "cifar-cnn": 12}
-    cases = [["--workload", name, "--rounds", str(count)] for name, count in rounds.items()]
+    cases = [["--workload", name, "--rounds", str(count)] for name, count in ROUNDS.items()]
     cases.append(["--workload", "tabular-logreg", "--rounds", "1000", "--shuffle"])
     for cohort in (10, 1000):
         cohorts = ["--cohort", str(cohort)]
         cases.append(["--workload", "tabular-logreg", "--rounds", "200", *cohorts])
-    if devices > 1:
-        for name, count in rounds.items():
-            several = ["--devices", str(devices), "--placement", "pmap"]
-            cases.append(["--workload", name, "--rounds", str(count), *several])
     return {
         "rounds": [("rounds", case) for case in cases],
         "population": [("population", [])],
@@ -37,17 +36,21 @@ def plan(devices: int) -> dict[str, list[tuple[str, list[str]]]]:
     }
 
 
+def other_placements(cores: int) -> Runs:
+    """The workloads on a CPU laid out in the way that is not the default."""
+    several = ["--devices", str(cores), "--placement", "pmap"]
+    cases = []
+    for name, count in ROUNDS.items():
+        options = ["--placement", "one-device"] if name in SPREAD_OVER_CORES else several
+        cases.append(("rounds", ["--workload", name, "--rounds", str(count), *options]))
+    return cases
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = records.parser("all", __doc__)
+    parser = records.bare_parser("all", __doc__)
     parser.add_argument("--output", default="benchmarks/results", help="folder of the results")
-    parser.add_argument(
-        "--devices",
-        type=records.at_least(1),
-        default=2,
-        help="also time the workloads on as many devices, on CPUs simulated (default: 2)",
-    )
-    parser.add_argument("--only", choices=tuple(plan(1)), help="one benchmark")
+    parser.add_argument("--only", choices=tuple(plan()), help="one benchmark")
     a = parser.parse_args(arguments)
     folder = Path(a.output)
     try:
@@ -57,24 +60,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not os.access(folder, os.W_OK):
         parser.error(f"cannot write into {folder}")
     failures = 0
-    for benchmark, runs in plan(a.devices).items():
+    for benchmark, runs in plan().items():
         if a.only not in (None, benchmark):
             continue
-        lines, failed = [], False
-        for module, options in runs:
-            print(records.command(module, options), end=" ", file=sys.stderr, flush=True)
-            start = time.perf_counter()
-            try:
-                lines += records.run_module(module, options)
-            except RuntimeError as error:
-                print(f"\n{error}", file=sys.stderr)
-                failed = True
-                continue
-            print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr)
+        lines, failed = run(runs)
+        if benchmark == "rounds" and lines and lines[0]["platform"] == "cpu":
+            cores = lines[0]["cpu_count"]
+            more, failed_too = run(other_placements(cores)) if cores > 1 else ([], False)
+            lines, failed = lines + more, failed or failed_too
         failures += failed
         if lines and not failed:
             write(folder, benchmark, lines)
     sys.exit(1 if failures else 0)
+
+
+def run(runs: Runs) -> tuple[list[dict], bool]:
+    """The records of some runs, and whether one of them failed."""
+    lines, failed = [], False
+    for module, options in runs:
+        print(records.command(module, options), end=" ", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        try:
+            lines += records.run_module(module, options)
+        except RuntimeError as error:
+            print(f"\n{error}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr)
+    return lines, failed
 
 
 def write(folder: Path, benchmark: str, lines: list[dict]) -> None:

@@ -28,13 +28,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{sentence}.\n")
 
 
-def parser(module: str, description: str | None) -> Parser:
-    """A parser for `python -m benchmarks.<module>` with the option `--json`."""
-    made = Parser(
+def bare_parser(module: str, description: str | None) -> Parser:
+    """A parser for `python -m benchmarks.<module>`; describes it by its docstring's first line."""
+    return Parser(
         prog=f"python -m benchmarks.{module}",
         description=(description or "").partition("\n")[0],
         allow_abbrev=False,
     )
+
+
+def parser(module: str, description: str | None) -> Parser:
+    """`bare_parser` with the option `--json`."""
+    made = bare_parser(module, description)
     made.add_argument(
         "--json",
         default="-",
@@ -119,12 +124,11 @@ def environment() -> dict[str, Any]:
     import jax  # not needed to print help or to refuse arguments
 
     device = jax.devices()[0]
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device_kind": device.device_kind,
         "platform": device.platform,
         "processor": _processor(),
-        "cpu_count": len(affinity(0)) if affinity else os.cpu_count(),
+        "cpu_count": cpu_count(),
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
         "commit": _git("rev-parse", "HEAD"),
@@ -161,17 +165,36 @@ def quartiles(seconds: Sequence[float]) -> tuple[float, float, float]:
     return q1, median, q3
 
 
-def use_devices(count: int, parser: Parser) -> None:
-    """Makes a CPU look like `count` devices; elsewhere checks that there are as many."""
+def cpu_count() -> int:
+    """Cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def num_cpu_devices() -> int:
+    """Devices if JAX computes on the CPU, else 0."""
     import jax
 
-    if count > 1 and "JAX_NUM_CPU_DEVICES" not in os.environ:
+    devices = jax.devices()
+    return len(devices) if devices[0].platform == "cpu" else 0
+
+
+def use_devices(count: int, parser: Parser | None) -> None:
+    """Makes a CPU look like `count` devices, at most one per core.
+
+    With a parser, more devices than there are end the program.
+    """
+    import jax
+
+    simulated = min(count, cpu_count())
+    already = max(1, jax.config.values["jax_num_cpu_devices"])  # -1 is the default, one
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and simulated > already:
         try:
-            jax.config.update("jax_num_cpu_devices", count)
+            jax.config.update("jax_num_cpu_devices", simulated)
         except RuntimeError:
             pass  # this process has its devices already; the check below says if they are enough
     present = len(jax.devices())
-    if count > present:
+    if parser is not None and count > present:
         parser.error(f"--devices {count} was asked for, but this machine has {present}")
 
 

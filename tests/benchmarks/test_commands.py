@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import experiments, memory, population, records, rounds
-from benchmarks.all import plan, write
+from benchmarks.all import other_placements, plan, write
 from benchmarks.workloads import WORKLOADS
 
 
@@ -117,11 +117,12 @@ def test_memory_measures_one_size(tmp_path):
 
 
 def test_all_plans_arguments_that_exist():
-    for runs in plan(2).values():
+    modules = {m.__name__.rpartition(".")[2]: m for m in (experiments, memory, population, rounds)}
+    for runs in (*plan().values(), other_placements(2)):
         for module, options in runs:
-            main = {"rounds": rounds, "population": population}.get(module)
-            if main:
-                main.make_parser().parse_args(options)
+            arguments = modules[module].make_parser().parse_args(options)
+            if module == "rounds":
+                rounds.check(arguments, rounds.make_parser())
 
 
 def test_all_names_files_by_device(tmp_path):
