@@ -243,7 +243,9 @@ def test_local_only_leaves_the_server_alone_and_trains_every_client_by_itself():
             "b2 must be at least 0 and below 1, got 1.0",
         ),
         (
-            lambda: algorithms.fed_yogi(GRADIENT, optax.sgd(0.1), server_learning_rate=1.0, b1=-1.0),
+            lambda: algorithms.fed_yogi(
+                GRADIENT, optax.sgd(0.1), server_learning_rate=1.0, b1=-1.0
+            ),
             "b1 must be at least 0 and below 1, got -1.0",
         ),
         (

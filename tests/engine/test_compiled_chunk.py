@@ -107,7 +107,7 @@ def test_a_chunk_moves_nothing_between_host_and_devices(place):
 def test_the_transfer_guard_sees_a_schedule_left_on_the_host():
     program, args = chunk_of(placement.one_device(), 2, aggregation.weighted_mean())
     on_host = (*args[:4], np.int32(5), args[5])
-    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallow"):
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match=r"[Dd]isallow"):
         program.executable(*args)(*on_host)
 
 

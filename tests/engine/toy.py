@@ -202,9 +202,7 @@ LOCAL_WORK = {
 
 NUM_ROUNDS = 5
 # Ragged cohorts: other clients, and another number of them, every round.
-COHORTS = cohorts.listed(
-    [range(10), (9, 0, 4, 5), (3,), (8, 7, 6, 5, 1, 0, 2), (1, 2, 5, 8, 9, 3)]
-)
+COHORTS = cohorts.listed([range(10), (9, 0, 4, 5), (3,), (8, 7, 6, 5, 1, 0, 2), (1, 2, 5, 8, 9, 3)])
 
 
 class Outcome(NamedTuple):
