@@ -175,8 +175,8 @@ def test_a_round_equals_plain_numpy(name):
         np.testing.assert_allclose(got[n], value, rtol=0, atol=1e-3)
         far.append((np.abs(got[n] - value) > 1e-5 + 1e-5 * np.abs(value)).ravel())
     # Adam divides every gradient by its own size, so where rounding turns the sign of one that
-    # is almost 0, the parameter makes a step of up to 1e-3 the other way. A hundredth of them do; in
-    # float64 above the same program is equal everywhere.
+    # is almost 0, the parameter makes a step of up to 1e-3 the other way. One in a hundred is
+    # off by more than 1e-5; in float64 above the same program is equal everywhere.
     assert np.concatenate(far).mean() <= (0.02 if name == "ehr-mlp" else 0)
     loss = workloads.final_loss(loaded, jax.tree.map(jnp.asarray, got))
     np.testing.assert_allclose(loss, numpy_final_loss(loaded, want), rtol=1e-5)
