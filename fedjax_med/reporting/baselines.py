@@ -116,7 +116,10 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return (middle - half) / scale, (middle + half) / scale
+    # Rounding must not push a bound past 0, 1 or the share itself.
+    return max(0.0, min(share, (middle - half) / scale)), min(
+        1.0, max(share, (middle + half) / scale)
+    )
 
 
 def _only_client(tree):
