@@ -36,13 +36,13 @@ class Experiments:
         """The number of experiments."""
         return len(self.seeds)
 
-    def settings(self, index: int) -> dict[str, float]:
+    def settings(self, index: int) -> dict[str, int | float]:
         """Seed and hyperparameters of one experiment, as numbers."""
         values = {name: v[index].item() for name, v in self.hyperparameters.items()}
         return {"seed": self.seeds[index], **values}
 
 
-def grid(*, seed: Iterable[int] = (0,), **hyperparameters: Iterable[float]) -> Experiments:
+def grid(*, seed: Iterable[int] = (0,), **hyperparameters: Iterable[int | float]) -> Experiments:
     """All combinations of seeds and hyperparameters, the last name varying fastest.
 
     Examples:

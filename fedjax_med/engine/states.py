@@ -38,7 +38,7 @@ def initial_states(a: Arguments, build: AlgorithmBuilder) -> States:
     for index, seed in enumerate(a.seeds):
         variables = a.task.init(seed) if a.variables is None else a.variables
         variables = jax.tree.map(jnp.asarray, variables)
-        chosen = {name: v[index] if a.mapped else v for name, v in hyper.items()}
+        chosen = {n: jnp.asarray(v[index] if a.mapped else v) for n, v in hyper.items()}
         algorithm = build(chosen)
         clients = jax.tree.map(
             lambda x: np.broadcast_to(np.asarray(x), (num_clients, *np.shape(x))),
