@@ -45,7 +45,6 @@ class Arguments:
     checkpoint: CheckpointPolicy | None
     rounds_per_call: int
     stream: bool
-    conditional: bool | None
     description: dict[str, Any]
 
     def __post_init__(self) -> None:

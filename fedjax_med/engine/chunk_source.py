@@ -21,7 +21,7 @@ _SAMPLED_ROUNDS = 8
 class Drawn(NamedTuple):
     """The cohorts of a chunk and the client data they read, on the devices."""
 
-    draws: list[list[list[Draw]]]  # [experiment][round][device]
+    draws: list[list[list[Draw]]]  # [scheduler][round][device]
     table_row: np.ndarray
     data: PyTree
 
@@ -31,7 +31,7 @@ class ChunkSource:
 
     Attributes:
       layout: which device holds which client.
-      schedulers: one per experiment.
+      schedulers: one per experiment, or a single one where cohorts do not depend on the seed.
       max_rounds: rounds that a chunk has room for.
     """
 
@@ -42,7 +42,7 @@ class ChunkSource:
         self.layout = spread(self._train.sizes, a.placement.num_devices)
         self.schedulers = [
             Scheduler(self._train.sizes, self.layout, a.sampler, a.local_work, seed)
-            for seed in a.seeds
+            for seed in (a.seeds if getattr(a.sampler, "uses_seed", True) else a.seeds[:1])
         ]
         self._num_slots = max(scheduler.max_slots for scheduler in self.schedulers)
         self._example_bytes = sum(
@@ -70,10 +70,11 @@ class ChunkSource:
         draws = self.schedulers[0].preview(range(_SAMPLED_ROUNDS))
         clients = max(len(d.client) for devices in draws for d in devices)
         rows = max(self._rows(d.client) for devices in draws for d in devices)
-        affordable = STREAM_BYTES // max(1, rows * self._example_bytes * len(a.seeds))
+        experiments = len(self.schedulers)
+        affordable = STREAM_BYTES // max(1, rows * self._example_bytes * experiments)
         self.max_rounds = int(np.clip(affordable, 1, a.rounds_per_call))
         # A tenth to spare, because cohorts differ; a chunk never needs more than everything.
-        most = 1.1 * self.max_rounds * len(a.seeds)
+        most = 1.1 * self.max_rounds * experiments
         everything = max(self._rows(members) for members in self.layout.members)
         self._stream_rows = min(everything, int(rows * most))
         self._stream_clients = min(self.layout.rows_per_device, int(clients * most))

@@ -7,7 +7,7 @@ distinct client indices of a round, and `max_size(num_clients)`, a bound on thei
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,11 @@ _COHORT_STREAM = 0x636F686F  # keeps these draws apart from other host randomnes
 
 @runtime_checkable
 class CohortSampler(Protocol):
-    """What the engine needs of a sampler."""
+    """What the engine needs of a sampler.
+
+    A sampler whose cohorts do not depend on the seed may say so with a class attribute
+    `uses_seed = False`; experiments then share one schedule.
+    """
 
     def draw(self, num_clients: int, round_index: int, seed: int) -> np.ndarray:
         """Distinct client indices of a round, int64 `[cohort]`, in any order; may be empty."""
@@ -47,6 +51,8 @@ def _check_positive(size: int) -> None:
 @dataclasses.dataclass(frozen=True)
 class Everyone:
     """Every client, every round."""
+
+    uses_seed: ClassVar[bool] = False
 
     def draw(self, num_clients: int, round_index: int, seed: int) -> np.ndarray:
         """All client indices."""
@@ -200,6 +206,8 @@ class Listed:
     Attributes:
       rounds: client indices of every round; round r uses entry `r % len(rounds)`.
     """
+
+    uses_seed: ClassVar[bool] = False
 
     rounds: tuple[tuple[int, ...], ...]
 

@@ -1,8 +1,10 @@
 """`run_clients` of the engine: lanes vmapped on a device, devices side by side.
 
-On each local step a lane knows its client, which minibatch, and whether a client begins or
-ends here. At a beginning it takes what the server sent, at an end it hands its update to the
-aggregation. Lanes that have run out of clients compute on, but nothing of theirs is read.
+A round is a loop over segments: stretches of local steps in which no lane begins or ends a
+client. Before a segment, lanes that begin a client take what the server sent; after it, lanes that
+end one hand their result to the aggregation. So the inner loop, where the time goes, is nothing but
+local steps, with no masks and no conditionals, and its carry is updated in place. Lanes that have
+run out of clients compute on, but nothing of theirs is read.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ from fedjax_med.engine.contracts import (
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.minibatch import (
     DeviceData,
-    any_over,
     client_keys,
     minibatch_positions,
     reduce_over,
@@ -182,14 +183,11 @@ class LaneExecutor:
       data: this device's clients.
       local_work: minibatch size and order.
       axes: names of the mapped axes.
-      conditional: replace and collect clients under a real conditional ("does any lane begin or
-        end here?") instead of masking at every step; saves 10-15 % of a CNN's step on a CPU.
     """
 
     data: DeviceData
     local_work: LocalWork
     axes: Axes = Axes()
-    conditional: bool = True
 
     def __call__(
         self,
@@ -289,13 +287,6 @@ class LaneExecutor:
             message, weight, excluded = finish_client(result, aggregator, aggregator_state, key)
             return message, weight, excluded, result
 
-        def when(flags: jax.Array, update, operand: PyTree) -> PyTree:
-            if not self.conditional:
-                return update(operand)
-            return lax.cond(
-                any_over(flags, self.axes.experiments), update, lambda old: old, operand
-            )
-
         def collect(ends, lanes, row, key, carry, totals: _Totals) -> _Totals:
             message, weight, excluded, result = jax.vmap(finish, in_axes=(0, 0, 0, None))(
                 row, key, carry, totals.states
@@ -327,23 +318,25 @@ class LaneExecutor:
                 states=jax.tree.map(store_state, totals.states, result.state),
             )
 
-        def local_step(loop):
+        def segment(loop):
             t, lanes, carry, totals = loop
             row, key = slots.at(lanes.slot)
             active = lanes.slot < lane_end
-            begins = active & (lanes.step == 0)
-            ends = active & (lanes.step == row.num_steps - 1)
+            fresh = jax.vmap(begin, in_axes=(0, 0, None))(row, key, totals.states)
+            carry = _select(active & (lanes.step == 0), fresh, carry)
+            left = jnp.where(active, row.num_steps - lanes.step, trip_count)
+            # Like the trip count the same for all experiments, so that the loop stays a loop.
+            length = reduce_over(self.axes.experiments, lax.pmin, jnp.min(left))
 
-            def start(carry):
-                fresh = jax.vmap(begin, in_axes=(0, 0, None))(row, key, totals.states)
-                return _select(begins, fresh, carry)
+            def local_step(i, carry):
+                batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step + i)
+                return jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
 
-            carry = when(begins, start, carry)
-            batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step)
-            carry = jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
-            totals = when(ends, lambda old: collect(ends, lanes, row, key, carry, old), totals)
-            lanes = _Lanes(lanes.slot + ends, jnp.where(ends, 0, lanes.step + 1))
-            return t + 1, lanes, carry, totals
+            carry = lax.fori_loop(0, length, local_step, carry)
+            ends = active & (left == length)
+            totals = collect(ends, lanes, row, key, carry, totals)
+            lanes = _Lanes(lanes.slot + ends, jnp.where(ends, 0, lanes.step + length))
+            return t + length, lanes, carry, totals
 
         lanes = _Lanes(cohort.lane_start[:-1], jnp.zeros_like(lane_end))
         row, key = slots.at(lanes.slot)
@@ -353,7 +346,7 @@ class LaneExecutor:
         message, weight, _, result = jax.eval_shape(finish, *one, cohort.states)
         totals = _empty_totals(message, weight, result, cohort, aggregator)
         loop = (jnp.zeros((), jnp.int32), lanes, carry, totals)
-        loop = lax.while_loop(lambda loop: loop[0] < trip_count, local_step, loop)
+        loop = lax.while_loop(lambda loop: loop[0] < trip_count, segment, loop)
         return loop[-1], result.update
 
     def _reduce(

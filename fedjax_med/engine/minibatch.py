@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from fedjax_med.engine.contracts import Array, PyTree
 from fedjax_med.engine.shuffle import epoch_order, hash32
@@ -100,13 +99,3 @@ def take_rows(examples: PyTree, rows: jax.Array) -> PyTree:
 def reduce_over(axis: str | None, reduce, tree: PyTree) -> PyTree:
     """`reduce(tree, axis)`, or the tree itself where there is no such axis."""
     return tree if axis is None else reduce(tree, axis)
-
-
-def any_over(flags: jax.Array, axis: str | None) -> jax.Array:
-    """Whether any flag is set, also in any experiment of a mapped axis.
-
-    Reducing over the mapped axis leaves an unmapped scalar, so a `lax.cond` on it stays a real
-    conditional under `vmap` instead of running both branches.
-    """
-    any_flag = jnp.any(flags)
-    return any_flag if axis is None else lax.pmax(any_flag.astype(jnp.int32), axis) > 0

@@ -107,7 +107,6 @@ def compile_rounds(
     placement: Placement,
     *,
     experiments: bool,
-    conditional: bool = True,
 ) -> Compiled:
     """The program that runs a chunk of rounds.
 
@@ -127,7 +126,7 @@ def compile_rounds(
         hyperparameters: Mapping[str, Any],
     ):
         algorithm = build(hyperparameters)
-        run_clients = LaneExecutor(data, local_work, axes, conditional)
+        run_clients = LaneExecutor(data, local_work, axes)
 
         def run_round(r, state, client_states):
             cohort = jax.tree.map(lambda x: x[r], cohorts)._replace(states=client_states)
@@ -243,7 +242,6 @@ def compile_evaluation(
     placement: Placement,
     *,
     experiments: bool,
-    conditional: bool = True,
 ) -> Compiled:
     """The program that judges the current models on a cohort (usually everybody).
 
@@ -255,7 +253,7 @@ def compile_evaluation(
 
     def evaluate(variables, client_states, data, cohort, hyperparameters):
         personal = build(hyperparameters).personal
-        run_clients = LaneExecutor(data, local_work, axes, conditional)
+        run_clients = LaneExecutor(data, local_work, axes)
         cohort = cohort._replace(states=client_states)
         program = evaluation_program(metrics_fn, personal, metric_names)
         result = run_clients(program, variables, cohort, sum_of_updates(), ())

@@ -109,7 +109,7 @@ def build_chunk(
     """Packs the drawn cohorts into the arrays of a compiled chunk.
 
     Args:
-      draws: `[experiment][round][device]`.
+      draws: `[experiment][round][device]`; a single experiment's serve all seeds.
       seeds: one per experiment.
       first_round: index of the first of these rounds.
       table_row: row of each client in its device's client table.
@@ -131,11 +131,15 @@ def build_chunk(
     trip_count = np.zeros(shape, np.int32)
     packings: list[list[Packing]] = []
     useful: list[int] = []
+    packed_before: dict[tuple[bytes, bytes], Packing] = {}  # everyone, every round: packed once
     for e, rounds in enumerate(draws):
         for r, devices in enumerate(rounds):
             packed = []
             for d, draw in enumerate(devices):
-                packing = pack(draw.num_steps, num_lanes, draw.client)
+                content = (draw.num_steps.tobytes(), draw.client.tobytes())
+                if content not in packed_before:
+                    packed_before[content] = pack(draw.num_steps, num_lanes, draw.client)
+                packing = packed_before[content]
                 at = (d, e, r, slice(0, len(draw.client)))
                 order = packing.order
                 slots["client"][at] = table_row[draw.client[order]]
@@ -148,17 +152,21 @@ def build_chunk(
                 packed.append(packing)
             packings.append(packed)
             useful.append(sum(int(draw.num_steps.sum()) for draw in devices))
-    round_index = np.broadcast_to(
-        np.arange(first_round, first_round + max_rounds, dtype=np.int32), shape
-    )
-    seed = np.broadcast_to(np.asarray(seeds, np.uint32)[None, :, None], shape)
+    shape = (num_devices, len(seeds), max_rounds)
     cohorts = Cohort(
-        round_index=round_index,
-        seed=seed,
+        round_index=np.arange(first_round, first_round + max_rounds, dtype=np.int32),
+        seed=np.asarray(seeds, np.uint32)[None, :, None],
         lane_start=lane_start,
         trip_count=trip_count,
         **slots,
     )
+    cohorts = Cohort(
+        *(
+            np.broadcast_to(x, shape + x.shape[3:]) if isinstance(x, np.ndarray) else x
+            for x in cohorts
+        )
+    )
+    client_ids = np.broadcast_to(client_ids, shape + client_ids.shape[3:])
     if not experiments:
         cohorts = Cohort(*(x[:, 0] if isinstance(x, np.ndarray) else x for x in cohorts))
         client_ids = client_ids[:, 0]

@@ -39,7 +39,6 @@ def simulate(
     checkpoint: CheckpointPolicy | None = None,
     rounds_per_call: int = 64,
     stream: bool = False,
-    conditional: bool | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains `algorithm` on the clients of `dataset`, many rounds per compiled call.
@@ -65,7 +64,6 @@ def simulate(
       rounds_per_call: most rounds of one compiled call.
       stream: gather the data of each chunk's cohorts from host memory (or disk, if it is
         memory-mapped) while the previous chunk runs, instead of keeping it all on the device.
-      conditional: see `LaneExecutor`; chosen by device kind if None.
       description: JSON-able settings that only the caller knows (names, learning rates inside
         an algorithm that is already built); a resumed run must agree on them too.
 
@@ -93,7 +91,6 @@ def simulate(
         checkpoint=checkpoint,
         rounds_per_call=rounds_per_call,
         stream=stream,
-        conditional=conditional,
         description=dict(description or {}),
     )
     try:

@@ -71,16 +71,7 @@ class Simulation:
             states, self._record = from_checkpoint(saved, a, states, source.schedulers, described)
             done = saved.round
         evaluators = self._evaluators() if a.evaluate_every else []
-        conditional = a.conditional
-        if conditional is None:
-            conditional = a.placement.devices[0].platform == "cpu"
-        program = compile_rounds(
-            self._build,
-            a.local_work,
-            a.placement,
-            experiments=a.mapped,
-            conditional=conditional,
-        )
+        program = compile_rounds(self._build, a.local_work, a.placement, experiments=a.mapped)
         states = put_states(states, a.placement, source.layout, a.mapped)
         hyper = a.placement.put(self._hyper, "replicated")
         size = min(_FIRST_CHUNK_ROUNDS, source.max_rounds)
