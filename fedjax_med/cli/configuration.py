@@ -12,6 +12,7 @@ from fedjax_med.cli.options import RunOptions
 _ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
 _ANY_SERVER_OPTIMIZER = ("fedavg", "fedsgd", "fedprox")
 _NUM_EVALUATIONS = 50
+_NUM_CHECKPOINTS = 20
 
 _DEFAULTS = {
     "rounds": 100,
@@ -169,7 +170,7 @@ def resolve(dataset: str, options: RunOptions) -> RunConfig:
         devices=devices,
         splits=splits,
         lanes=o.lanes,
-        checkpoint_every=o.checkpoint_every or 50,
+        checkpoint_every=o.checkpoint_every or max(50, rounds // _NUM_CHECKPOINTS),
     )
 
 

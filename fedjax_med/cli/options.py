@@ -267,7 +267,8 @@ class RunOptions:
         int | None,
         _option(
             _FILES,
-            "Rounds between two checkpoints; the end always has one. Default: 50.",
+            "Rounds between two checkpoints; the end always has one. Default: 50, or a twentieth of "
+            "the run if that is more.",
         ),
     ] = None
     data_dir: Annotated[

@@ -15,6 +15,11 @@ def test_defaults_depend_on_the_dataset():
     assert (synthetic.rounds, synthetic.cohort, synthetic.batch_size) == (200, "100", 8)
 
 
+def test_long_runs_do_not_spend_their_time_on_checkpoints():
+    every = [resolve("breast-cancer", RunOptions(rounds=n)).checkpoint_every for n in (9, 10_000)]
+    assert every == [50, 500]
+
+
 def test_configuration_survives_json():
     options = RunOptions(model="mlp", hidden="8,4", early_stop="loss/3", clip_norm=1.0)
     config = resolve("breast-cancer", options)
