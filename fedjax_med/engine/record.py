@@ -71,17 +71,20 @@ def to_checkpoint(
         **checkpoints.flatten("history", history),
         "participations": np.stack([s.participations for s in schedulers]),
     }
-    for number, evaluation in enumerate(record.evaluations):
-        values = {"pooled": evaluation.pooled, "per_client": evaluation.per_client}
-        arrays |= checkpoints.flatten(f"evaluation{number}", values)
+    by_split: dict[str, list[Evaluation]] = {}
+    for evaluation in record.evaluations:
+        by_split.setdefault(evaluation.split, []).append(evaluation)
+    for split, evaluations in by_split.items():
+        # One array per metric, not per metric and evaluation: long runs have many of them.
+        values = [{"pooled": e.pooled, "per_client": e.per_client} for e in evaluations]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *values)
+        arrays |= checkpoints.flatten(f"evaluations.{split}", stacked)
     description = {
         "configuration": configuration,
         "excluded": record.excluded,
         "history": list(history),
-        "evaluations": [
-            {"split": e.split, "round": e.round, "names": list(e.pooled)}
-            for e in record.evaluations
-        ],
+        "evaluations": [[e.split, e.round] for e in record.evaluations],
+        "metrics": {split: list(of_split[0].pooled) for split, of_split in by_split.items()},
     }
     return checkpoints.Checkpoint(done, arrays, description)
 
@@ -129,12 +132,17 @@ def from_checkpoint(
     record = Record(excluded=[(r, name) for r, name in described["excluded"]])
     if described["history"]:
         record.chunks.append({n: arrays[f"history['{n}']"] for n in described["history"]})
-    for number, e in enumerate(described["evaluations"]):
+    seen = dict.fromkeys(described["metrics"], 0)
+    for split, round_index in described["evaluations"]:
         pooled, per_client = (
-            {n: arrays[f"evaluation{number}['{group}']['{n}']"] for n in e["names"]}
+            {
+                name: arrays[f"evaluations.{split}['{group}']['{name}']"][seen[split]]
+                for name in described["metrics"][split]
+            }
             for group in ("pooled", "per_client")
         )
-        record.evaluations.append(Evaluation(e["split"], e["round"], pooled, per_client))
+        seen[split] += 1
+        record.evaluations.append(Evaluation(split, round_index, pooled, per_client))
     return jax.tree.map(np.asarray, restored), record
 
 

@@ -77,7 +77,7 @@ class Simulation:
         size = min(_FIRST_CHUNK_ROUNDS, source.max_rounds)
         memory: dict[str, int] = {}
         pending: _Pending | None = None
-        stop = False
+        stop = saved is not None and self._tell_resumed(done, states)
         while done < a.rounds and not stop:
             count = self._next_length(done, size)
             drawn = source.draw(done, count)
@@ -198,7 +198,29 @@ class Simulation:
             useful_fraction=chunk.useful_fraction,
             variables=lambda: a.placement.fetch(states.server.variables, "replicated"),
         )
-        return any([bool(callback(progress)) for callback in a.callbacks])
+        return self._tell(progress)
+
+    def _tell_resumed(self, done: int, states: States) -> bool:
+        """Tells the callbacks what is known already; a run that had stopped early stays so."""
+        history = self._record.history()
+        return self._tell(
+            Progress(
+                round=done,
+                num_rounds=self._a.rounds,
+                first_round=done,
+                metrics={name: values[..., :0] for name, values in history.items()},
+                excluded=[],
+                evaluations=[],
+                past_evaluations=self._record.evaluations,
+                seconds_per_round=0.0,
+                useful_fraction=1.0,
+                variables=lambda: self._a.placement.fetch(states.server.variables, "replicated"),
+            )
+        )
+
+    def _tell(self, progress: Progress) -> bool:
+        """Calls all callbacks; whether one of them ends the run."""
+        return any([bool(callback(progress)) for callback in self._a.callbacks])
 
     def _excluded(self, pending: _Pending) -> list[tuple[int, str]]:
         """Round and name of the clients of a chunk whose update was not finite."""
