@@ -43,7 +43,7 @@ def read_program(place, lanes, aggregator):
     program, args = chunk_of(place, lanes, aggregator)
     hlo = Program(program.executable(*args).as_text())
     loops = hlo.loops_with(IN_LOSS)
-    assert len(loops) == 2, "there should be a loop of rounds and in it a loop of local steps"
+    assert len(loops) == 3, "there should be rounds, in them segments, in them local steps"
     return hlo, *loops
 
 
@@ -115,8 +115,8 @@ def test_the_transfer_guard_sees_a_schedule_left_on_the_host():
     "place", [lambda: placement.pmap(4), lambda: placement.mesh(4)], ids=["pmap", "mesh"]
 )
 def test_a_sum_crosses_devices_once_per_round(place):
-    hlo, round_body, local_body = read_program(place(), 2, aggregation.weighted_mean())
-    assert collectives(hlo.reachable(local_body)) == []
+    hlo, round_body, segment_body, _ = read_program(place(), 2, aggregation.weighted_mean())
+    assert collectives(hlo.reachable(segment_body)) == []
     crossing = collectives(hlo.reachable(round_body))
     assert {i.opcode.removesuffix("-start") for i in crossing} == {"all-reduce"}
     leaves = jax.tree.leaves(initial_variables())
@@ -134,8 +134,8 @@ def test_a_sum_crosses_devices_once_per_round(place):
     "place", [lambda: placement.pmap(4), lambda: placement.mesh(4)], ids=["pmap", "mesh"]
 )
 def test_a_stack_is_spread_by_parameters_and_joined_once_per_round(place):
-    hlo, round_body, local_body = read_program(place(), 2, aggregation.coordinate_median())
-    assert collectives(hlo.reachable(local_body)) == []
+    hlo, round_body, segment_body, _ = read_program(place(), 2, aggregation.coordinate_median())
+    assert collectives(hlo.reachable(segment_body)) == []
     crossing = collectives(hlo.reachable(round_body))
     kinds = [i.opcode.removesuffix("-start") for i in crossing]
     assert kinds.count("all-to-all") == 1
@@ -150,9 +150,10 @@ def test_a_stack_is_spread_by_parameters_and_joined_once_per_round(place):
 
 def test_split_minibatches_are_summed_inside_the_loop_and_clients_outside():
     place = placement.mesh(2, splits=2)
-    hlo, round_body, local_body = read_program(place, 2, aggregation.weighted_mean())
+    hlo, round_body, segment_body, local_body = read_program(place, 2, aggregation.weighted_mean())
     inside = collectives(hlo.reachable(local_body))
-    outside = collectives(hlo.reachable(round_body, stop=(local_body,)))
+    assert collectives(hlo.reachable(segment_body, stop=(local_body,))) == []
+    outside = collectives(hlo.reachable(round_body, stop=(segment_body,)))
     # Devices 0, 1 share the minibatches of one client, as do 2, 3; 0, 2 and 1, 3 have other ones.
     assert inside and all("replica_groups={{0,1},{2,3}}" in i.text for i in inside)
     assert outside and all("replica_groups={{0,2},{1,3}}" in i.text for i in outside)
@@ -161,14 +162,24 @@ def test_split_minibatches_are_summed_inside_the_loop_and_clients_outside():
 
 
 def test_one_device_has_no_collectives():
-    hlo, round_body, _ = read_program(placement.one_device(), 3, aggregation.weighted_mean())
+    hlo, *_ = read_program(placement.one_device(), 3, aggregation.weighted_mean())
     assert collectives(hlo.reachable(hlo.entry)) == []
-    assert collectives(hlo.reachable(round_body)) == []
 
 
-def test_what_a_client_ends_with_is_collected_under_a_conditional():
-    hlo, _, local_body = read_program(placement.one_device(), 3, aggregation.weighted_mean())
-    assert any(i.opcode == "conditional" for i in hlo.reachable(local_body))
+@pytest.mark.parametrize("make", [aggregation.weighted_mean, aggregation.coordinate_median])
+def test_local_steps_have_no_conditionals_and_mask_no_parameters(make):
+    hlo, _, segment_body, local_body = read_program(placement.one_device(), 3, make())
+    of_all_lanes = [
+        (3, *x.shape) for x in jax.tree.leaves(initial_variables().params) if x.ndim > 1
+    ]
+
+    def selects_parameters(instructions):
+        return any(i.opcode == "select" and i.shapes[0][1] in of_all_lanes for i in instructions)
+
+    local = hlo.reachable(local_body)
+    assert not any(i.opcode == "conditional" for i in local) and not selects_parameters(local)
+    # Clients begin between the segments, where parameters are selected.
+    assert selects_parameters(hlo.reachable(segment_body, stop=(local_body,)))
 
 
 def temporaries(cohort, num_clients=1000):

@@ -27,19 +27,15 @@ from fedjax_med.engine import (
     epochs,
     gradient,
     placement,
-    simulate,
 )
 from tests.engine.toy import (
     AGGREGATORS,
     BATCH_SIZE,
     COHORTS,
     LOCAL_WORK,
-    PLACEMENTS,
     SIZES,
     assert_close,
-    initial_variables,
     make_dataset,
-    make_task,
     momentum,
     prepare_chunk,
     reference,
@@ -114,29 +110,6 @@ def test_the_sequential_executor_takes_any_order_too():
     algorithm = with_persistent_state(jax.jit(GRADIENT), momentum(), aggregation.weighted_mean())
     got = run_sequentially(algorithm, dataset, work, cohort=cohorts.listed(listed))
     assert_close(got, reference("with_persistent_state", "weighted_mean", "epochs"), 1e-5)
-
-
-@pytest.mark.parametrize("name", ["three_lanes", "pmap", "mesh_split"])
-def test_masking_and_a_conditional_give_the_same(name):
-    make, lanes = PLACEMENTS[name]
-
-    def run(conditional):
-        return simulate(
-            with_persistent_state(GRADIENT, momentum(), aggregation.coordinate_median()),
-            make_dataset(),
-            task=make_task(),
-            rounds=3,
-            local_work=LOCAL_WORK["steps"],
-            cohort=COHORTS,
-            placement=make(),
-            lanes=lanes,
-            conditional=conditional,
-        )
-
-    one, other = run(True), run(False)
-    assert_close((one.state, one.client_states), (other.state, other.client_states), 1e-6)
-    with pytest.raises(AssertionError):
-        assert_close(one.variables, initial_variables(), 1e-2)
 
 
 def two_passes(gradient_fn):

@@ -15,7 +15,6 @@ from fedjax_med.engine import (
     placement,
     simulate,
 )
-from fedjax_med.engine.rounds import compile_rounds
 from tests.engine.hlo import Program
 from tests.engine.test_compiled_chunk import IN_LOSS, marked_loss
 from tests.engine.toy import (
@@ -145,48 +144,34 @@ def test_hyperparameters_of_server_and_aggregator_are_traced_too():
     assert len(np.unique(moved.round(5), axis=0)) == 4
 
 
-def programs(conditional=True):
+@pytest.mark.parametrize("cohort", [cohorts.uniform(4), cohorts.everyone()], ids=repr)
+def test_the_local_loop_stays_one_loop_without_conditionals(cohort):
     def build(hyperparameters):
         return algorithms.fed_avg(
             gradient(marked_loss), optax.sgd(hyperparameters["rate"], momentum=0.9)
         )
 
-    rate = [0.1, 0.2, 0.3]
-    place = placement.one_device()
-    _, args = prepare_chunk(
+    program, args = prepare_chunk(
         build,
         make_dataset(),
         LOCAL_WORK["epochs"],
-        place,
+        placement.one_device(),
         2,
-        cohort=cohorts.uniform(4),
+        cohort=cohort,
         seeds=(0, 1, 2),
-        hyperparameters={"rate": rate},
+        hyperparameters={"rate": [0.1, 0.2, 0.3]},
     )
-    program = compile_rounds(
-        build, LOCAL_WORK["epochs"], place, experiments=True, conditional=conditional
-    )
-    return Program(program.executable(*args).as_text())
-
-
-def test_the_local_loop_stays_one_loop_and_its_conditional_a_conditional():
-    hlo = programs()
-    loops = hlo.loops_with(IN_LOSS)
-    assert len(loops) == 2  # rounds, and in it local steps of all experiments together
-    assert any(i.opcode == "conditional" for i in hlo.reachable(loops[1]))
-    # A trip count of each experiment's own would turn the whole carry into a select, and its
-    # condition into a reduction over the experiments.
-    condition = next(
-        i for i in hlo.reachable(loops[0]) if i.opcode == "while" and f"body=%{loops[1]}" in i.text
-    )
-    name = next(c for c in condition.called if c != loops[1])
-    assert not any(i.opcode == "reduce" for i in hlo.reachable(name))
-
-
-def test_without_a_conditional_there_is_none():
-    hlo = programs(conditional=False)
-    local_body = hlo.loops_with(IN_LOSS)[1]
-    assert not any(i.opcode == "conditional" for i in hlo.reachable(local_body))
+    hlo = Program(program.executable(*args).as_text())
+    rounds, segments, local = hlo.loops_with(IN_LOSS)  # each for all experiments together
+    assert not any(i.opcode == "conditional" for i in hlo.reachable(local))
+    # A trip count of each experiment's own would turn the whole carry into a select, and the
+    # condition of the loop into a reduction over the experiments.
+    for outer, inner in ((rounds, segments), (segments, local)):
+        loop = next(
+            i for i in hlo.reachable(outer) if i.opcode == "while" and f"body=%{inner}," in i.text
+        )
+        condition = next(c for c in loop.called if c != inner)
+        assert not any(i.opcode == "reduce" for i in hlo.reachable(condition))
 
 
 def test_grid_is_every_combination_the_last_name_fastest():

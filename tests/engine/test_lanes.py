@@ -162,7 +162,6 @@ def chosen_lanes(dataset, cohort, batch_size, variables):
         checkpoint=None,
         rounds_per_call=8,
         stream=True,  # so that no examples are moved to the device
-        conditional=None,
         description={},
     )
     source = ChunkSource(arguments)
