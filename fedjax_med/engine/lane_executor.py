@@ -95,10 +95,7 @@ class _Totals(NamedTuple):
     """What clients add to when they end."""
 
     message: PyTree  # sum of the messages; for a stack ([slots, dim], sum of the rest)
-    weighted_metrics: dict[str, jax.Array]
-    slot_metrics: dict[str, jax.Array]
-    slot_weight: jax.Array
-    slot_excluded: jax.Array
+    slots: jax.Array  # [slots, 2 + metrics]: weight, excluded, and the metrics by name
     states: PyTree
 
 
@@ -161,16 +158,9 @@ def _empty_totals(
         leaves = jax.tree.leaves(message[0])
         dim = sum(leaf.size for leaf in leaves)
         message = (jax.ShapeDtypeStruct((*slots, dim), jnp.result_type(*leaves)), message[1])
-    metrics = result.metrics
     return _Totals(
         message=_zeros(message),
-        weighted_metrics={
-            name: jnp.zeros((), jnp.result_type(metric.dtype, weight.dtype))
-            for name, metric in metrics.items()
-        },
-        slot_metrics={name: jnp.zeros(slots, metric.dtype) for name, metric in metrics.items()},
-        slot_weight=jnp.zeros(slots, weight.dtype),
-        slot_excluded=jnp.zeros(slots, bool),
+        slots=jnp.zeros((*slots, 2 + len(result.metrics)), weight.dtype),
         states=cohort.states,
     )
 
@@ -202,10 +192,10 @@ class LaneExecutor:
         """See `RunClients`."""
         work = local_work or self.local_work
         slots, trip_count = self._slots(cohort, work, scheduled=local_work is None)
-        totals, update_like = self._run_lanes(
+        totals, result_like = self._run_lanes(
             program, shared, cohort, slots, trip_count, work, aggregator, aggregator_state
         )
-        return self._reduce(totals, update_like, cohort, aggregator, aggregator_state)
+        return self._reduce(totals, result_like, cohort, aggregator, aggregator_state)
 
     def _slots(self, cohort: Cohort, work: LocalWork, scheduled: bool) -> tuple[_Slots, jax.Array]:
         """Looks up the cohort's clients once per round, and the loop's trip count."""
@@ -271,7 +261,7 @@ class LaneExecutor:
         work: LocalWork,
         aggregator: Aggregator,
         aggregator_state: PyTree,
-    ) -> tuple[_Totals, PyTree]:
+    ) -> tuple[_Totals, ClientResult]:
         num_slots = cohort.client.shape[0]
         lane_end = cohort.lane_start[1:]
 
@@ -308,13 +298,12 @@ class LaneExecutor:
                 summed = (store(totals.message[0], vectors), extra)
             else:
                 summed = _add(totals.message, _sum_where(ends, message))
-            weighted = {name: weight * value for name, value in result.metrics.items()}
+            # One table, because every array stored into is a dispatch of its own.
+            columns = (weight, excluded, *(value for _, value in sorted(result.metrics.items())))
+            dtype = totals.slots.dtype
             return _Totals(
                 message=summed,
-                weighted_metrics=_add(totals.weighted_metrics, _sum_where(counted, weighted)),
-                slot_metrics=jax.tree.map(store, totals.slot_metrics, result.metrics),
-                slot_weight=store(totals.slot_weight, weight),
-                slot_excluded=store(totals.slot_excluded, excluded),
+                slots=store(totals.slots, jnp.stack([c.astype(dtype) for c in columns], axis=1)),
                 states=jax.tree.map(store_state, totals.states, result.state),
             )
 
@@ -347,36 +336,40 @@ class LaneExecutor:
         totals = _empty_totals(message, weight, result, cohort, aggregator)
         loop = (jnp.zeros((), jnp.int32), lanes, carry, totals)
         loop = lax.while_loop(lambda loop: loop[0] < trip_count, segment, loop)
-        return loop[-1], result.update
+        return loop[-1], result
 
     def _reduce(
         self,
         totals: _Totals,
-        update_like: PyTree,
+        result_like: ClientResult,
         cohort: Cohort,
         aggregator: Aggregator,
         aggregator_state: PyTree,
     ) -> CohortResult:
         """The one reduction over devices of a round."""
-        devices = self.axes.devices
-        num_clients = cohort.lane_start[-1]
-        num_excluded = jnp.sum(totals.slot_excluded, dtype=jnp.int32)
+        weight, excluded, *columns = jnp.moveaxis(totals.slots, 1, 0)
+        per_client = dict(zip(sorted(result_like.metrics), columns, strict=True))
+        # An excluded client has weight 0, but its metrics may be NaN.
+        weighted = {
+            name: jnp.sum(jnp.where(weight > 0, weight * values, 0))
+            for name, values in per_client.items()
+        }
         summed = totals.message[1] if aggregator.reduction == "stack" else totals.message
-        summed, metrics, weight, num_clients, num_excluded = reduce_over(
-            devices,
+        summed, weighted, total_weight, num_clients, num_excluded = reduce_over(
+            self.axes.devices,
             lax.psum,
             (
                 summed,
-                totals.weighted_metrics,
-                jnp.sum(totals.slot_weight),
-                num_clients,
-                num_excluded,
+                weighted,
+                jnp.sum(weight),
+                cohort.lane_start[-1],
+                jnp.sum(excluded > 0, dtype=jnp.int32),
             ),
         )
         if aggregator.reduction == "stack":
-            stacked = self._spread_stack(totals.message[0], totals.slot_weight)
+            stacked = self._spread_stack(totals.message[0], weight)
             slice_, state = aggregator.decode((stacked, summed), aggregator_state)
-            aggregate = self._join_slices(slice_, update_like)
+            aggregate = self._join_slices(slice_, result_like.update)
         else:
             aggregate, state = aggregator.decode(summed, aggregator_state)
         return CohortResult(
@@ -384,12 +377,12 @@ class LaneExecutor:
             aggregator_state=state,
             client_states=totals.states,
             metrics=CohortMetrics(
-                mean=summarise(metrics, weight),
-                weight=weight,
+                mean=summarise(weighted, total_weight),
+                weight=total_weight,
                 num_clients=num_clients,
                 num_excluded=num_excluded,
-                per_client=totals.slot_metrics,
-                excluded=totals.slot_excluded,
+                per_client=per_client,
+                excluded=excluded > 0,
             ),
         )
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from fedjax_med.engine.contracts import Array, PyTree
 from fedjax_med.engine.shuffle import epoch_order, hash32
 
-# Purposes of keys: every key is fold_in(fold_in(fold_in(seed, round), client), purpose).
-_SHUFFLE, _LOCAL_STEP = 0, 1
+_SHUFFLE = 0x5AFE5EED  # keeps the salts of shuffling apart from other uses of the seed
 
 
 class DeviceData(NamedTuple):
@@ -45,11 +44,10 @@ def client_keys(seed: jax.Array, round_index: jax.Array, client_id: jax.Array) -
     They depend on (seed, round, client id) only, so the order of the cohort, the lanes, the
     devices and the padding change nobody's randomness.
     """
-    root = jax.random.key(seed)
-    round_key = jax.random.fold_in(jax.random.fold_in(root, _LOCAL_STEP), round_index)
-    shuffle_key = jax.random.key_data(jax.random.fold_in(root, _SHUFFLE))
+    round_key = jax.random.fold_in(jax.random.key(seed), round_index)
     step = jax.vmap(jax.random.fold_in, (None, 0))(round_key, client_id)
-    salt = hash32(hash32(client_id.astype(jnp.uint32) ^ shuffle_key[0]) + shuffle_key[1])
+    # An integer hash is enough here, and a bijection: no two clients share a salt.
+    salt = hash32(client_id.astype(jnp.uint32) ^ hash32(seed.astype(jnp.uint32) + _SHUFFLE))
     return ClientKeys(step, salt)
 
 
