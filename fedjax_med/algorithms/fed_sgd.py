@@ -12,7 +12,12 @@ import optax
 
 from fedjax_med.aggregation import weighted_mean
 from fedjax_med.algorithms.fed_opt import with_server_optimizer
-from fedjax_med.algorithms.local_training import Weighting, by_examples
+from fedjax_med.algorithms.local_training import (
+    Weighting,
+    by_examples,
+    loss_and_count,
+    nothing_seen,
+)
 from fedjax_med.engine.contracts import (
     Aggregator,
     Batch,
@@ -29,8 +34,7 @@ from fedjax_med.engine.contracts import (
 class _Accumulated(NamedTuple):
     grads: PyTree  # sum of per-example gradients
     state: PyTree
-    loss_sum: jax.Array
-    num_seen: jax.Array
+    seen: jax.Array  # [2], sum of losses and number of examples
 
 
 def fed_sgd(
@@ -49,9 +53,8 @@ def fed_sgd(
 
     def begin(shared: Variables, client: Client) -> _Accumulated:
         del client
-        zero = jnp.zeros((), jnp.result_type(float))
         grads = jax.tree.map(jnp.zeros_like, shared.params)
-        return _Accumulated(grads, shared.state, zero, zero)
+        return _Accumulated(grads, shared.state, nothing_seen())
 
     def step(shared: Variables, carry: _Accumulated, batch: Batch) -> _Accumulated:
         result = gradient_fn(Variables(shared.params, carry.state), batch)
@@ -62,17 +65,16 @@ def fed_sgd(
                 result.grads,
             ),
             state=result.state,
-            loss_sum=carry.loss_sum + result.loss * batch.count,
-            num_seen=carry.num_seen + batch.count,
+            seen=carry.seen + loss_and_count(result.loss, batch),
         )
 
     def end(shared: Variables, carry: _Accumulated, client: Client) -> ClientResult:
-        grads = jax.tree.map(lambda g: g / carry.num_seen.astype(g.dtype), carry.grads)
+        grads = jax.tree.map(lambda g: g / carry.seen[1].astype(g.dtype), carry.grads)
         state = jax.tree.map(jnp.subtract, shared.state, carry.state)
         return ClientResult(
             update=Variables(grads, state),
             weight=weighting(client),
-            metrics={"train_loss": carry.loss_sum / carry.num_seen},
+            metrics={"train_loss": carry.seen[0] / carry.seen[1]},
         )
 
     program = ClientProgram(begin, step, end)

@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import optax
 
 from fedjax_med.aggregation import weighted_mean
-from fedjax_med.algorithms.local_training import LocalState, by_examples
+from fedjax_med.algorithms.local_training import (
+    LocalState,
+    by_examples,
+    loss_and_count,
+    nothing_seen,
+)
 from fedjax_med.engine.contracts import (
     Batch,
     Client,
@@ -45,8 +49,7 @@ def local_only(
 
     def begin(shared: Variables, client: Client) -> LocalState:
         del shared
-        zero = jnp.zeros((), jnp.result_type(float))
-        return LocalState(client.state.variables, client.state.opt_state, zero, zero)
+        return LocalState(client.state.variables, client.state.opt_state, nothing_seen())
 
     def step(shared: Variables, carry: LocalState, batch: Batch) -> LocalState:
         del shared
@@ -56,8 +59,7 @@ def local_only(
         return LocalState(
             Variables(optax.apply_updates(params, updates), result.state),
             opt_state,
-            carry.loss_sum + result.loss * batch.count,
-            carry.num_seen + batch.count,
+            carry.seen + loss_and_count(result.loss, batch),
         )
 
     def end(shared: Variables, carry: LocalState, client: Client) -> ClientResult:
@@ -66,7 +68,7 @@ def local_only(
             update=(),
             weight=by_examples(client),
             state=LocalModel(carry.variables, carry.opt_state),
-            metrics={"train_loss": carry.loss_sum / carry.num_seen},
+            metrics={"train_loss": carry.seen[0] / carry.seen[1]},
         )
 
     program = ClientProgram(begin, step, end)

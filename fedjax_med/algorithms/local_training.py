@@ -36,14 +36,22 @@ class LocalState(NamedTuple):
     Attributes:
       variables: the local model.
       opt_state: state of the client optimizer, new every round.
-      loss_sum: loss summed over the examples seen so far.
-      num_seen: examples seen so far.
+      seen: `[2]`, loss summed over the examples seen so far, and their number.
     """
 
     variables: Variables
     opt_state: optax.OptState
-    loss_sum: jax.Array
-    num_seen: jax.Array
+    seen: jax.Array
+
+
+def nothing_seen() -> jax.Array:
+    """`LocalState.seen` before the first step."""
+    return jnp.zeros(2, jnp.result_type(float))
+
+
+def loss_and_count(mean_loss: jax.Array, batch: Batch) -> jax.Array:
+    """What a minibatch adds to `LocalState.seen`; one array, to be one dispatch per step."""
+    return jnp.stack([mean_loss.astype(batch.count.dtype) * batch.count, batch.count])
 
 
 def keep_gradient(grads: PyTree, params: PyTree, server_params: PyTree) -> PyTree:
@@ -69,8 +77,7 @@ def local_training(
 
     def begin(shared: Variables, client: Client) -> LocalState:
         del client
-        zero = jnp.zeros((), jnp.result_type(float))
-        return LocalState(shared, client_optimizer.init(shared.params), zero, zero)
+        return LocalState(shared, client_optimizer.init(shared.params), nothing_seen())
 
     def step(shared: Variables, carry: LocalState, batch: Batch) -> LocalState:
         params = carry.variables.params
@@ -80,15 +87,14 @@ def local_training(
         return LocalState(
             variables=Variables(optax.apply_updates(params, updates), result.state),
             opt_state=opt_state,
-            loss_sum=carry.loss_sum + result.loss * batch.count,
-            num_seen=carry.num_seen + batch.count,
+            seen=carry.seen + loss_and_count(result.loss, batch),
         )
 
     def end(shared: Variables, carry: LocalState, client: Client) -> ClientResult:
         return ClientResult(
             update=jax.tree.map(jnp.subtract, shared, carry.variables),
             weight=weighting(client),
-            metrics={"train_loss": carry.loss_sum / carry.num_seen},
+            metrics={"train_loss": carry.seen[0] / carry.seen[1]},
         )
 
     return ClientProgram(begin, step, end)
