@@ -77,21 +77,23 @@ def choose_lane_count(
     max_lanes: int,
     target: float = TARGET_USEFUL_FRACTION,
 ) -> int:
-    """The largest lane count per device whose useful fraction reaches `target`.
+    """The largest lane count per device that keeps the share `target` of the useful fraction.
 
     Args:
       rounds: for a sample of rounds, for every device, the local steps of its clients.
       max_lanes: bound from memory and the kind of device.
-      target: useful fraction to reach; where no count reaches it, the best one is taken.
+      target: share of the useful fraction of a single lane that has to be kept. On one device
+        a single lane is always useful; several devices wait for the fullest of them.
     """
     useful = [sum(int(steps.sum()) for steps in devices) for devices in rounds]
-    best, best_fraction = 1, 0.0
+    best, single = 1, 1.0
     for num_lanes in LANE_COUNTS:
         if num_lanes > max_lanes:
             break
         packings = [[pack(steps, num_lanes) for steps in devices] for devices in rounds]
         fraction = useful_fraction(packings, useful)
-        # More lanes only while they pay: on equal terms the larger count is the faster one.
-        if fraction >= min(target, best_fraction):
-            best, best_fraction = num_lanes, fraction
+        if num_lanes == 1:
+            single = fraction
+        if fraction >= target * single:
+            best = num_lanes
     return best

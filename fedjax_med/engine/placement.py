@@ -91,7 +91,9 @@ class Placement:
     def fetch(self, tree: PyTree, role: Role) -> PyTree:
         """Copies to host arrays, without the copies that `put` made; waits for the devices."""
         if self.kind == "pmap" and role == "replicated":
-            tree = jax.tree.map(lambda x: x[0], tree)
+            # The first device's part as it lies there: slicing `x[0]` would be a computation, and
+            # wait for whatever the devices have been given since.
+            return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
         def fetch(x):
             if isinstance(x, jax.Array) and not x.is_fully_addressable:
