@@ -76,9 +76,12 @@ def test_a_client_that_is_not_finite_is_left_out_and_named(aggregator, where, va
     assert rounds.tolist() == [3 * (c != BAD) for c in range(10)]
     assert all((m[BAD] == 0).all() for m in memory)
     assert_close(got.client_states, want.client_states, 1e-5)
-    # And it would have mattered: everybody's update differs from the others'.
+
+
+def test_the_client_that_is_left_out_would_have_mattered():
+    with_it, without = run(make_dataset(), None), run(make_dataset(), OTHERS)
     with pytest.raises(AssertionError):
-        assert_close(run(dataset, None, aggregator, where).variables, want.variables, 1e-4)
+        assert_close(with_it.variables, without.variables, 1e-3)
 
 
 def test_nobody_is_left_out_of_finite_data():
@@ -90,7 +93,7 @@ def test_all_clients_left_out_move_nothing():
     dataset = make_dataset()
     x = np.full_like(dataset.train.examples["x"], np.nan)
     train = type(dataset.train)({**dataset.train.examples, "x": x}, dataset.train.sizes)
-    for aggregator in AGGREGATORS:
+    for aggregator in ("clip_mean", "clip_median"):
         got = run(dataset.replace(train=train), cohorts.everyone(), aggregator, rounds=2)
         assert_close(got.variables, initial_variables(), 0)
         assert got.history["num_excluded"].tolist() == [10, 10]
@@ -145,8 +148,10 @@ def test_with_experiments_only_the_diverging_one_leaves_clients_out():
     assert np.isfinite(jax.tree.leaves(got.variables)[0]).all()
 
 
-@pytest.mark.parametrize("aggregator", AGGREGATORS)
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "aggregator, stream",
+    [("weighted_mean", True), ("median", False), ("clip_mean", False), ("clip_median", True)],
+)
 def test_an_empty_cohort_changes_nothing(aggregator, stream):
     # Ten clients at 5 %: most rounds are empty, some are not.
     cohort = cohorts.poisson(0.05)

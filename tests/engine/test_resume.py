@@ -166,6 +166,17 @@ def test_early_stopping_decides_as_in_the_undisturbed_run(tmp_path):
     assert_same_bits(got, want)
 
 
+def test_a_run_that_had_stopped_early_stays_stopped(tmp_path):
+    def stopping():
+        return callbacks.EarlyStopping("accuracy", patience=2, mode="max", split="test")
+
+    options = dict(rounds=40, evaluate_every=2)
+    want = run(tmp_path, callbacks=[stopping()], **options)
+    got = run(tmp_path, resume=True, callbacks=[stopping()], **options)
+    assert got.seconds_per_round == []
+    assert_same_bits(got, want)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path):
     want = run(tmp_path)
     got = run(tmp_path, resume=True)
