@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from fedjax_med import algorithms
-from fedjax_med.engine import gradient, mixed_precision, simulate
+from fedjax_med.engine import Batch, Variables, gradient, mixed_precision, simulate
 from tests.engine.toy import (
     LOCAL_WORK,
     assert_close,
@@ -62,8 +62,6 @@ def test_another_type_can_be_asked_for():
 
 @pytest.mark.parametrize("name", ["x", "tuple"])
 def test_examples_that_are_no_dict_are_cast_as_a_whole(name):
-    from fedjax_med.engine import Batch, Variables
-
     def loss(variables, batch):
         x = batch.examples["x"] if name == "x" else batch.examples[0]
         assert x.dtype == jnp.bfloat16 and variables.params.dtype == jnp.bfloat16
