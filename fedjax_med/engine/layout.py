@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import NamedTuple
 
 import jax
@@ -78,6 +80,18 @@ class Resident(NamedTuple):
     table_row: np.ndarray
 
 
+def _page_aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that a CPU device takes over as they are.
+
+    What is not aligned is copied into memory of the device's own, on which the rounds of a
+    logistic regression took up to twice as long (measured: in half of the runs, against a tenth).
+    """
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + mmap.PAGESIZE, np.uint8)
+    start = -memory.ctypes.data % mmap.PAGESIZE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def gather(
     arrays: ClientArrays,
     layout: Layout,
@@ -121,9 +135,10 @@ def gather(
     rows = [arrays.row_indices(m) for m in members]
 
     def collect(leaf):
-        if everything and len(members) == 1 and num_rows == len(leaf):
-            return leaf[None]  # a view: the arrays are as the device wants them already
-        out = np.zeros((len(members), num_rows, *leaf.shape[1:]), leaf.dtype)
+        out = _page_aligned_zeros((len(members), num_rows, *leaf.shape[1:]), leaf.dtype)
+        if everything and len(members) == 1:
+            out[0, : len(leaf)] = leaf  # in their order already: no gather
+            return out
         for device, wanted in enumerate(rows):
             out[device, : len(wanted)] = leaf[wanted]
         return out
