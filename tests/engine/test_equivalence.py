@@ -31,7 +31,10 @@ def check(algorithm, aggregator, work, placement, dtype):
         want = reference(algorithm, aggregator, work, dtype)
         got = run_placed(built, dataset_of(dtype), LOCAL_WORK[work], placement)
     assert {x.dtype for x in jax.tree.leaves(got.state.variables)} == {np.dtype(dtype)}
-    assert_close(got, want, RTOL[dtype], f"{placement} against one client after the other: ")
+    context = f"{placement} against one client after the other: "
+    assert_close(got.state.variables, want.state.variables, RTOL[dtype], context)
+    # Optimizer states, client states and losses as well.
+    assert_close(got, want, RTOL[dtype], context, siblings=True)
 
 
 def all_cases():

@@ -286,23 +286,25 @@ def reference(algorithm, aggregator, work, dtype="float32"):
     return run_sequentially(built, dataset_of(dtype), LOCAL_WORK[work])
 
 
-def assert_close(got, want, rtol, context=""):
+def assert_close(got, want, rtol, context="", *, siblings=False):
     """Compares pytrees leaf by leaf, relative to the largest number of a leaf.
 
     Relative to the leaf and not to each number: a number that is small because large ones
-    cancel has the rounding errors of the large ones.
+    cancel has the rounding errors of the large ones. With `siblings`, relative to the largest
+    number of all leaves side by side, such as one moment of an optimizer for all parameters:
+    a leaf may be a single number.
     """
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(got),
-        jax.tree_util.tree_leaves_with_path(want),
-        strict=True,
-    )
-    for (path, a), (want_path, b) in pairs:
+    got_leaves, want_leaves = map(jax.tree_util.tree_leaves_with_path, (got, want))
+    largest = {}
+    for path, leaf in want_leaves:
+        group = path[:-1] if siblings else path
+        largest[group] = max(largest.get(group, 0), np.abs(leaf).max(initial=0))
+    for (path, a), (want_path, b) in zip(got_leaves, want_leaves, strict=True):
         assert path == want_path
         a, b = np.asarray(a), np.asarray(b)
         assert a.shape == b.shape and a.dtype == b.dtype, f"{context}{path}: {a.dtype}, {b.dtype}"
         assert np.isfinite(b).all()
-        atol = rtol * np.abs(b).max(initial=0)
+        atol = rtol * largest[path[:-1] if siblings else path]
         np.testing.assert_allclose(
             a, b, rtol=0, atol=atol, err_msg=f"{context}{jax.tree_util.keystr(path)}"
         )
