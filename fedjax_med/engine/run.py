@@ -84,3 +84,7 @@ class CheckpointPolicy:
     every: int = 100
     resume: bool = False
     keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Takes texts for paths."""
+        object.__setattr__(self, "folder", Path(self.folder))
