@@ -72,28 +72,28 @@ def simulate(
       CheckpointError: on resume, if the checkpoint is of another run.
     """
     start = time.perf_counter()
-    arguments = Arguments(
-        algorithm=algorithm,
-        dataset=dataset,
-        task=task,
-        rounds=rounds,
-        local_work=local_work,
-        sampler=cohort or everyone(),
-        placement=placement or one_device(),
-        lanes=lanes,
-        seed=seed,
-        variables=variables,
-        hyperparameters=dict(hyperparameters or {}),
-        experiments=experiments,
-        evaluate_every=evaluate_every,
-        evaluate_on=tuple(evaluate_on),
-        callbacks=tuple(callbacks),
-        checkpoint=checkpoint,
-        rounds_per_call=rounds_per_call,
-        stream=stream,
-        description=dict(description or {}),
-    )
     try:
+        arguments = Arguments(
+            algorithm=algorithm,
+            dataset=dataset,
+            task=task,
+            rounds=rounds,
+            local_work=local_work,
+            sampler=cohort or everyone(),
+            placement=placement or one_device(),
+            lanes=lanes,
+            seed=seed,
+            variables=variables,
+            hyperparameters=dict(hyperparameters or {}),
+            experiments=experiments,
+            evaluate_every=evaluate_every,
+            evaluate_on=tuple(evaluate_on),
+            callbacks=tuple(callbacks),
+            checkpoint=checkpoint,
+            rounds_per_call=rounds_per_call,
+            stream=stream,
+            description=dict(description or {}),
+        )
         run = Simulation(arguments).run()
     finally:
         for callback in callbacks:

@@ -47,7 +47,7 @@ def aggregate(aggregator, updates, weight):
     return jax.flatten_util.ravel_pytree(like)[1](flat), state
 
 
-def close(got, want):
+def assert_trees_close(got, want):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.dtype == b.dtype
         # A sum of six float32 numbers of order 1.
@@ -66,14 +66,14 @@ def numpy_mean(updates, weight):
 @given(SEEDS)
 def test_weighted_mean(seed):
     updates, weight = make_updates(seed)
-    close(aggregate(weighted_mean(), updates, weight)[0], numpy_mean(updates, weight))
+    assert_trees_close(aggregate(weighted_mean(), updates, weight)[0], numpy_mean(updates, weight))
 
 
 @given(SEEDS)
 def test_plain_mean_counts_clients_of_positive_weight(seed):
     updates, weight = make_updates(seed)
     want = numpy_mean(updates, np.float32(np.asarray(weight) > 0))
-    close(aggregate(mean(), updates, weight)[0], want)
+    assert_trees_close(aggregate(mean(), updates, weight)[0], want)
 
 
 @given(SEEDS)
@@ -96,7 +96,7 @@ def test_none_one_or_two_clients(make, present):
     want = jax.tree.map(
         lambda u: u[jnp.array(chosen)].mean(axis=0) if chosen else 0 * u[0], updates
     )
-    close(got, want)
+    assert_trees_close(got, want)
 
 
 def test_a_few_outliers_move_the_mean_but_not_the_median():
@@ -140,14 +140,14 @@ def test_clipping_at_infinity_is_the_identity():
     for c in range(CLIENTS):
         one = jax.tree.map(lambda u, c=c: u[c], updates)
         clipped, _, _ = transform.apply(one, weight[c], (), KEY)
-        close(clipped, one)
+        assert_trees_close(clipped, one)
 
 
 @pytest.mark.parametrize("max_norm", [1.0, 1e-30, float("inf")])
 def test_a_client_that_did_not_move_stays_where_it_is(max_norm):
     zero = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(())}
     clipped, _, _ = clip_by_client_norm(max_norm).apply(zero, jnp.float32(1), (), KEY)
-    close(clipped, zero)
+    assert_trees_close(clipped, zero)
 
 
 def test_an_update_whose_norm_overflows_becomes_zero():
@@ -166,7 +166,9 @@ def test_norms_that_are_not_positive_are_refused(bad):
 def test_an_empty_chain_is_what_it_ends_in(make):
     updates, weight = make_updates(4)
     assert chain(then=make()).reduction == make().reduction
-    close(aggregate(chain(then=make()), updates, weight)[0], aggregate(make(), updates, weight)[0])
+    assert_trees_close(
+        aggregate(chain(then=make()), updates, weight)[0], aggregate(make(), updates, weight)[0]
+    )
 
 
 @pytest.mark.parametrize("make", [weighted_mean, coordinate_median])
@@ -180,9 +182,9 @@ def test_a_chain_applies_its_transforms_from_left_to_right(make):
     clipped_last = aggregate(chain(double, clip, then=make()), updates, weight)[0]
     doubled_last = aggregate(chain(clip, double, then=make()), updates, weight)[0]
     one = aggregate(chain(clip, then=make()), updates, weight)[0]
-    close(doubled_last, jax.tree.map(lambda u: 2 * u, one))
+    assert_trees_close(doubled_last, jax.tree.map(lambda u: 2 * u, one))
     with pytest.raises(AssertionError):
-        close(clipped_last, doubled_last)
+        assert_trees_close(clipped_last, doubled_last)
 
 
 @pytest.mark.parametrize("make", [weighted_mean, coordinate_median])
@@ -200,7 +202,7 @@ def test_statistics_of_transforms_are_summed_and_reach_their_own_state(make):
     aggregator = chain(count_moved(0.5), count_moved(3.5), then=make())
     got, state = aggregate(aggregator, updates, weight)
     assert [int(s) for s in state[:2]] == [105, 102]
-    close(got, aggregate(make(), updates, weight)[0])
+    assert_trees_close(got, aggregate(make(), updates, weight)[0])
 
 
 def test_transforms_of_a_chain_have_keys_of_their_own():

@@ -226,7 +226,8 @@ def test_many_clients_are_summed_up():
 
 @pytest.mark.parametrize("num_clients, num_evaluations", [(1, 1), (12, 1), (1, 3)])
 def test_small_results(num_clients, num_evaluations):
-    Checker(render(make_result(num_clients, num_evaluations)))
+    page = Checker(render(make_result(num_clients, num_evaluations)))
+    assert all(f"Hospital <{number}>" in page.text for number in range(num_clients))
 
 
 def test_resumed_and_excluded_are_told():
