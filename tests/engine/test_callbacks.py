@@ -214,3 +214,11 @@ def test_rounds_without_clients_have_records_too(tmp_path):
     train(callbacks.JsonLines(path), cohort=cohorts.listed([(), (1,)]), evaluate_every=0)
     records = [strict_json(line) for line in path.read_text().splitlines()]
     assert [r["num_clients"] for r in records] == [0, 1, 0, 1]
+
+
+def test_callbacks_are_closed_when_the_arguments_are_refused(tmp_path):
+    lines = callbacks.JsonLines(tmp_path / "log.jsonl")
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+        train(lines, rounds=0)
+    with pytest.raises(ValueError, match="closed file"):
+        lines._file.write("")
