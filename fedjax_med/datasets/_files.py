@@ -103,6 +103,8 @@ def _download(name: str, folder: str, file: str, url: str, sha256: str) -> Path:
             f"or {_ADVICE}."
         ) from error
     except OSError as error:  # no network, no such page, or a full disk
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()  # an error page is never read, and its connection stays open
         reason = error.strerror or type(error).__name__
         raise DataError(
             f"{file} of {name} is in no local folder and could not be downloaded from {url} to "

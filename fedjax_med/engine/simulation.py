@@ -12,7 +12,7 @@ import numpy as np
 from fedjax_med.engine import checkpoint as checkpoints
 from fedjax_med.engine.arguments import Arguments, algorithm_builder
 from fedjax_med.engine.callbacks import Evaluation, Progress
-from fedjax_med.engine.chunk_source import ChunkSource
+from fedjax_med.engine.chunk_source import ChunkSource, Drawn
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.engine.evaluator import Evaluator
 from fedjax_med.engine.lane_choice import memory_limit, program_memory
@@ -46,6 +46,7 @@ class Simulation:
         """Prepares everything that does not depend on the lane count."""
         self._a = a
         self._hyper = a.traced_hyperparameters()
+        self._placed_hyper = a.placement.put(self._hyper, "replicated")
         self._build = algorithm_builder(a.algorithm, self._hyper)
         self._source = ChunkSource(a)
         self._record = Record()
@@ -73,7 +74,6 @@ class Simulation:
         evaluators = self._evaluators() if a.evaluate_every else []
         program = compile_rounds(self._build, a.local_work, a.placement, experiments=a.mapped)
         states = put_states(states, a.placement, source.layout, a.mapped)
-        hyper = a.placement.put(self._hyper, "replicated")
         size = min(_FIRST_CHUNK_ROUNDS, source.max_rounds)
         memory: dict[str, int] = {}
         pending: _Pending | None = None
@@ -81,27 +81,11 @@ class Simulation:
         while done < a.rounds and not stop:
             count = self._next_length(done, size)
             drawn = source.draw(done, count)
-            while True:  # once, unless the first program does not fit the device
-                chunk = source.pack(drawn, done, num_lanes)
-                arguments = (
-                    *states,
-                    drawn.data,
-                    a.placement.put(chunk.cohorts, "per_device"),
-                    a.placement.put(np.int32(count), "replicated"),
-                    hyper,
-                )
-                if memory:
-                    break
-                memory = program_memory(program.executable(*arguments))
-                needed = memory.get("arguments", 0) + memory.get("temporaries", 0)
-                fits = needed <= memory_limit(a.placement)
-                if a.lanes or num_lanes == 1 or fits:
-                    logger.info("%s; %d lanes per device", a.placement.describe(), num_lanes)
-                    self._clock = time.perf_counter()
-                    break
-                num_lanes, memory = num_lanes // 2, {}
+            if not memory:
+                num_lanes, memory = self._fit_lanes(program, states, drawn, done, num_lanes)
                 described["lanes"] = num_lanes
-            server, clients, shared, slots = program(*arguments)
+            chunk = source.pack(drawn, done, num_lanes)
+            server, clients, shared, slots = program(*self._inputs(states, drawn, chunk))
             states = States(server, clients)
             jax.tree.map(lambda x: x.copy_to_host_async(), (shared, slots.excluded))
             if pending is not None:
@@ -117,6 +101,37 @@ class Simulation:
                 per_round = max(self._chunk_seconds[-1][1], 1e-9)
                 size = int(np.clip(_TARGET_CHUNK_S / per_round, 1, source.max_rounds))
         return self._result(done, states, program, evaluators, num_lanes, memory, described)
+
+    def _inputs(self, states: States, drawn: Drawn, chunk: Chunk) -> tuple:
+        """The arguments of the compiled program, on the devices."""
+        put = self._a.placement.put
+        return (
+            *states,
+            drawn.data,
+            put(chunk.cohorts, "per_device"),
+            put(np.int32(chunk.num_rounds), "replicated"),
+            self._placed_hyper,
+        )
+
+    def _fit_lanes(
+        self, program: Compiled, states: States, drawn: Drawn, first_round: int, num_lanes: int
+    ) -> tuple[int, dict[str, int]]:
+        """Compiles the program; halves the lanes until it fits the device, if that is ours to do.
+
+        Returns:
+          The lanes per device and the memory of the program.
+        """
+        a = self._a
+        while True:
+            chunk = self._source.pack(drawn, first_round, num_lanes)
+            executable = program.executable(*self._inputs(states, drawn, chunk))
+            memory = program_memory(executable)
+            needed = memory.get("arguments", 0) + memory.get("temporaries", 0)
+            if a.lanes or num_lanes == 1 or needed <= memory_limit(a.placement):
+                logger.info("%s; %d lanes per device", a.placement.describe(), num_lanes)
+                self._lap()  # what went into compiling is no round's time
+                return num_lanes, memory
+            num_lanes //= 2
 
     def _result(
         self,

@@ -121,3 +121,5 @@ def test_failed_download_says_what_to_do(server, cache, offline):
         assert word in str(error.value)
     assert str(error.value).count("\n") == 0
     assert not list(cache.iterdir())
+    if not offline:
+        assert error.value.__cause__.response.raw.closed

@@ -26,6 +26,16 @@ IN_LOSS = rf"{MARKER}.*tanh"  # not the loops that draw random bits for dropout
 NUM_VARIABLES = sum(x.size for x in jax.tree.leaves(initial_variables()))
 
 
+@pytest.fixture(autouse=True)
+def names_in_programs():
+    """Keeps the compilation cache from giving an equal program with other names in its text."""
+    option = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, option)
+    jax.config.update(option, True)
+    yield
+    jax.config.update(option, before)
+
+
 def marked_loss(variables, batch):
     with jax.named_scope(MARKER):
         return toy_loss(variables, batch)
