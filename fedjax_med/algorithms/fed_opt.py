@@ -40,6 +40,7 @@ class ServerState(NamedTuple):
     aggregator_state: PyTree
 
 
+@jax.named_scope("server_step")
 def server_step(
     variables: Variables,
     opt_state: optax.OptState,

@@ -83,9 +83,11 @@ def local_training(
         params = carry.variables.params
         result = gradient_fn(carry.variables, batch)
         grads = correct(result.grads, params, shared.params)
-        updates, opt_state = client_optimizer.update(grads, carry.opt_state, params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = client_optimizer.update(grads, carry.opt_state, params)
+            params = optax.apply_updates(params, updates)
         return LocalState(
-            variables=Variables(optax.apply_updates(params, updates), result.state),
+            variables=Variables(params, result.state),
             opt_state=opt_state,
             seen=carry.seen + loss_and_count(result.loss, batch),
         )

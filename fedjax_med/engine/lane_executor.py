@@ -195,7 +195,8 @@ class LaneExecutor:
         totals, result_like = self._run_lanes(
             program, shared, cohort, slots, trip_count, work, aggregator, aggregator_state
         )
-        return self._reduce(totals, result_like, cohort, aggregator, aggregator_state)
+        with jax.named_scope("aggregate"):
+            return self._reduce(totals, result_like, cohort, aggregator, aggregator_state)
 
     def _slots(self, cohort: Cohort, work: LocalWork, scheduled: bool) -> tuple[_Slots, jax.Array]:
         """Looks up the cohort's clients once per round, and the loop's trip count."""
@@ -311,19 +312,23 @@ class LaneExecutor:
             t, lanes, carry, totals = loop
             row, key = slots.at(lanes.slot)
             active = lanes.slot < lane_end
-            fresh = jax.vmap(begin, in_axes=(0, 0, None))(row, key, totals.states)
-            carry = _select(active & (lanes.step == 0), fresh, carry)
+            with jax.named_scope("begin"):
+                fresh = jax.vmap(begin, in_axes=(0, 0, None))(row, key, totals.states)
+                carry = _select(active & (lanes.step == 0), fresh, carry)
             left = jnp.where(active, row.num_steps - lanes.step, trip_count)
             # Like the trip count the same for all experiments, so that the loop stays a loop.
             length = reduce_over(self.axes.experiments, lax.pmin, jnp.min(left))
 
             def local_step(i, carry):
-                batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step + i)
-                return jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
+                with jax.named_scope("minibatch"):
+                    batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step + i)
+                with jax.named_scope("local_step"):
+                    return jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
 
             carry = lax.fori_loop(0, length, local_step, carry)
             ends = active & (left == length)
-            totals = collect(ends, lanes, row, key, carry, totals)
+            with jax.named_scope("end"):
+                totals = collect(ends, lanes, row, key, carry, totals)
             lanes = _Lanes(lanes.slot + ends, jnp.where(ends, 0, lanes.step + length))
             return t + length, lanes, carry, totals
 

@@ -139,6 +139,7 @@ class Placement:
                 for role, result in zip(outputs, results, strict=True)
             )
 
+        squeezed.__name__ = fn.__name__  # what profiles call the program
         if self.kind == "one_device":
             return jax.jit(squeezed, donate_argnums=tuple(donate))
 

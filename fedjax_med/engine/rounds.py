@@ -84,6 +84,7 @@ class Compiled:
             self.num_traces += 1
             return fn(*args)
 
+        counted.__name__ = fn.__name__
         self._jitted = placement.jit(counted, inputs, outputs, donate)
 
     def executable(self, *args: PyTree) -> Any:
@@ -95,6 +96,10 @@ class Compiled:
             self._executables[signature] = self._jitted.lower(*args).compile()
             self.compile_s += time.perf_counter() - start
         return self._executables[signature]
+
+    def executables(self) -> list[Any]:
+        """The programs compiled so far, one per argument shapes."""
+        return list(self._executables.values())
 
     def __call__(self, *args: PyTree) -> tuple:
         """Runs the program; returns before the devices have finished."""

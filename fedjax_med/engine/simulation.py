@@ -16,6 +16,7 @@ from fedjax_med.engine.chunk_source import ChunkSource, Drawn
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.engine.evaluator import Evaluator
 from fedjax_med.engine.lane_choice import memory_limit, program_memory
+from fedjax_med.engine.phases import phase
 from fedjax_med.engine.record import Record, configuration, from_checkpoint, to_checkpoint
 from fedjax_med.engine.rounds import Compiled, compile_rounds
 from fedjax_med.engine.run import Run, Timings
@@ -40,7 +41,11 @@ class _Pending(NamedTuple):
 
 
 class Simulation:
-    """One run: its arguments, bound to compiled programs, data and devices."""
+    """One run: its arguments, bound to compiled programs, data and devices.
+
+    Attributes:
+      program: what runs a chunk of rounds.
+    """
 
     def __init__(self, a: Arguments):
         """Prepares everything that does not depend on the lane count."""
@@ -48,6 +53,7 @@ class Simulation:
         self._hyper = a.traced_hyperparameters()
         self._placed_hyper = a.placement.put(self._hyper, "replicated")
         self._build = algorithm_builder(a.algorithm, self._hyper)
+        self.program = compile_rounds(self._build, a.local_work, a.placement, experiments=a.mapped)
         self._source = ChunkSource(a)
         self._record = Record()
         self._timings = Timings()
@@ -72,7 +78,7 @@ class Simulation:
             states, self._record = from_checkpoint(saved, a, states, source.schedulers, described)
             done = saved.round
         evaluators = self._evaluators() if a.evaluate_every else []
-        program = compile_rounds(self._build, a.local_work, a.placement, experiments=a.mapped)
+        program = self.program
         states = put_states(states, a.placement, source.layout, a.mapped)
         size = min(_FIRST_CHUNK_ROUNDS, source.max_rounds)
         memory: dict[str, int] = {}
@@ -80,12 +86,18 @@ class Simulation:
         stop = saved is not None and self._tell_resumed(done, states)
         while done < a.rounds and not stop:
             count = self._next_length(done, size)
-            drawn = source.draw(done, count)
+            with phase("draw cohorts"):
+                drawn = source.draw(done, count)
             if not memory:
                 num_lanes, memory = self._fit_lanes(program, states, drawn, done, num_lanes)
                 described["lanes"] = num_lanes
-            chunk = source.pack(drawn, done, num_lanes)
-            server, clients, shared, slots = program(*self._inputs(states, drawn, chunk))
+            with phase("pack lanes"):
+                chunk = source.pack(drawn, done, num_lanes)
+            with phase("transfer schedule"):
+                inputs = self._inputs(states, drawn, chunk)
+            with phase("dispatch"):
+                server, clients, shared, slots = program(*inputs)
+            del inputs  # they were donated
             states = States(server, clients)
             jax.tree.map(lambda x: x.copy_to_host_async(), (shared, slots.excluded))
             if pending is not None:
@@ -181,7 +193,8 @@ class Simulation:
     def _finish(self, pending: _Pending, states: States, evaluators: list[Evaluator]) -> bool:
         """Waits for a chunk, reads its metrics, evaluates and tells the callbacks."""
         a, chunk = self._a, pending.chunk
-        shared = a.placement.fetch(pending.shared, "replicated")
+        with phase("wait for the devices"):
+            shared = a.placement.fetch(pending.shared, "replicated")
         seconds = self._lap()
         self._timings.run_s += seconds
         self._chunk_seconds.append((chunk.num_rounds, seconds / chunk.num_rounds))
@@ -198,7 +211,8 @@ class Simulation:
         evaluations: list[Evaluation] = []
         if evaluators and a.evaluates_at(done):
             variables = states.server.variables
-            evaluations = [e(variables, states.clients, done) for e in evaluators]
+            with phase("evaluate"):
+                evaluations = [e(variables, states.clients, done) for e in evaluators]
             self._timings.evaluate_s += self._lap()
         self._record.evaluations += evaluations
         progress = Progress(
@@ -235,7 +249,8 @@ class Simulation:
 
     def _tell(self, progress: Progress) -> bool:
         """Calls all callbacks; whether one of them ends the run."""
-        return any([bool(callback(progress)) for callback in self._a.callbacks])
+        with phase("callbacks"):
+            return any([bool(callback(progress)) for callback in self._a.callbacks])
 
     def _excluded(self, pending: _Pending) -> list[tuple[int, str]]:
         """Round and name of the clients of a chunk whose update was not finite."""
@@ -273,7 +288,8 @@ class Simulation:
     def _save(self, done: int, states: States, described: dict[str, Any]) -> None:
         a = self._a
         assert a.checkpoint is not None  # for the type checker; only called with a policy
-        host = fetch_states(states, a.placement, self._source.layout, a.mapped)
-        saved = to_checkpoint(done, host, self._record, self._source.schedulers, described)
-        checkpoints.save(a.checkpoint.folder, saved, a.checkpoint.keep)
+        with phase("checkpoint"):
+            host = fetch_states(states, a.placement, self._source.layout, a.mapped)
+            saved = to_checkpoint(done, host, self._record, self._source.schedulers, described)
+            checkpoints.save(a.checkpoint.folder, saved, a.checkpoint.keep)
         self._timings.checkpoint_s += self._lap()
