@@ -1,10 +1,34 @@
-"""2-D convolution and max-pooling that stay fast when every client has weights of its own.
+"""Convolutions that stay fast when every client has weights of its own.
 
 Under `vmap` over clients a library convolution becomes a grouped one, which is slow on GPUs and
-far slower on CPUs. As patches and a matrix product it becomes a batched matrix product, and so
-do its gradients.
+far slower on CPUs. Here it becomes batched matrix products, and so do its gradients.
 """
 
-from fedjax_med_kernels.convolution.patches import conv2d, max_pool2d
+from fedjax_med_kernels.convolution.general_dilated import (
+    conv_general_dilated,
+    convolution_problem,
+)
+from fedjax_med_kernels.convolution.images import conv2d, max_pool2d
+from fedjax_med_kernels.convolution.library import Library
+from fedjax_med_kernels.convolution.pallas_gpu import PallasGpu, Tiles
+from fedjax_med_kernels.convolution.patches import Patches
+from fedjax_med_kernels.convolution.selection import Choice, Implementation, choose
+from fedjax_med_kernels.convolution.shifted import Shifted
+from fedjax_med_kernels.convolution.window import Problem, Window
 
-__all__ = ["conv2d", "max_pool2d"]
+__all__ = [
+    "Choice",
+    "Implementation",
+    "Library",
+    "PallasGpu",
+    "Patches",
+    "Problem",
+    "Shifted",
+    "Tiles",
+    "Window",
+    "choose",
+    "conv2d",
+    "conv_general_dilated",
+    "convolution_problem",
+    "max_pool2d",
+]
