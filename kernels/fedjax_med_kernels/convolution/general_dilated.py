@@ -266,7 +266,7 @@ def _as_gradient(window: Window) -> Window:
 
 def _varying_alike(lhs: Array, rhs: Array) -> tuple[Array, Array]:
     """Inside `shard_map`, lets operands vary along the same mesh axes, as the library does."""
-    axes = [getattr(jax.typeof(a), "vma", frozenset()) for a in (lhs, rhs)]
+    axes = [jax.typeof(a).manual_axis_type.varying for a in (lhs, rhs)]
     missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
     lhs, rhs = (
         lax.pcast(a, names, to="varying") if names else a

@@ -301,7 +301,8 @@ def _load(ref, rows, columns, rows_ok, columns_ok):
 
 def _store(ref, rows, columns, rows_ok, columns_ok, value):
     mask = rows_ok[:, None] & columns_ok[None, :]
-    index = jnp.where(mask, rows[:, None] + columns[None, :], 0)
+    # The index behind the end: the interpreter writes the old value to where the mask is off.
+    index = jnp.where(mask, rows[:, None] + columns[None, :], ref.shape[0])
     plgpu.store(ref.at[index], value.astype(ref.dtype), mask=mask)
 
 
