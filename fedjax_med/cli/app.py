@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from fedjax_med._version import __version__
 from fedjax_med.cli.errors import explain
-from fedjax_med.cli.options import RunOptions
+from fedjax_med.cli.options import ProfileOptions, RunOptions
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -54,6 +54,24 @@ def run(
     from fedjax_med.cli.run import run_command
 
     return run_command(dataset, options or RunOptions())
+
+
+@app.command
+def profile(
+    dataset: Annotated[str, _DATASET],
+    /,
+    options: Annotated[ProfileOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """Show where the time goes when a model is trained across the hospitals of DATASET.
+
+    Runs a few rounds under JAX's profiler. Prints and plots the speed beside what this machine
+    can do at most, measured now, and the time of every part of a round on the host and on the
+    devices. The folder gets profile.json, profile.png and a trace that opens in Perfetto
+    (https://ui.perfetto.dev).
+    """
+    from fedjax_med.cli.profile import profile_command
+
+    return profile_command(dataset, options or ProfileOptions())
 
 
 @data_app.command(name="list")

@@ -1,4 +1,4 @@
-"""The options of `fedjax-med run`, as they appear in its help.
+"""The options of `fedjax-med run` and `fedjax-med profile`, as they appear in their help.
 
 Every option is None unless it was given, so that defaults can depend on the dataset and a
 resumed run can tell what its user asked for. Importing this does not import JAX.
@@ -30,8 +30,8 @@ def _option(group: Group, help: str, *names: str, **more) -> Parameter:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What was given on the command line; None where nothing was."""
+class TrainingOptions:
+    """What was given on the command line about a training; None where nothing was."""
 
     algorithm: Annotated[
         Algorithm | None,
@@ -188,31 +188,6 @@ class RunOptions:
         ),
     ] = None
 
-    evaluate_every: Annotated[
-        int | None,
-        _option(
-            _JUDGING,
-            "Rounds between two evaluations on every hospital's test patients. Default: about "
-            "50 evaluations in all.",
-        ),
-    ] = None
-    early_stop: Annotated[
-        str | None,
-        _option(
-            _JUDGING,
-            "METRIC/PATIENCE, such as loss/5: stop when the metric on the validation patients "
-            "has not improved in that many evaluations. Default: never.",
-        ),
-    ] = None
-    baselines: Annotated[
-        bool | None,
-        _option(
-            _JUDGING,
-            "Also train each hospital alone and all patients pooled, with the same local work "
-            "and number of rounds, to compare with. Default: yes.",
-        ),
-    ] = None
-
     placement: Annotated[
         Literal["one-device", "pmap", "mesh"] | None,
         _option(
@@ -254,6 +229,52 @@ class RunOptions:
             "folder runs/DATASET-ALGORITHM-TIME.",
         ),
     ] = None
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder with local copies of the data files. Default: the folder in the environment "
+            "variable FEDJAX_MED_DATA, else they are downloaded once.",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        _option(
+            _FILES,
+            "No progress and no table: print only where the report is.",
+            negative=(),
+        ),
+    ] = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(TrainingOptions):
+    """What was given to `fedjax-med run`."""
+
+    evaluate_every: Annotated[
+        int | None,
+        _option(
+            _JUDGING,
+            "Rounds between two evaluations on every hospital's test patients. Default: about "
+            "50 evaluations in all.",
+        ),
+    ] = None
+    early_stop: Annotated[
+        str | None,
+        _option(
+            _JUDGING,
+            "METRIC/PATIENCE, such as loss/5: stop when the metric on the validation patients "
+            "has not improved in that many evaluations. Default: never.",
+        ),
+    ] = None
+    baselines: Annotated[
+        bool | None,
+        _option(
+            _JUDGING,
+            "Also train each hospital alone and all patients pooled, with the same local work "
+            "and number of rounds, to compare with. Default: yes.",
+        ),
+    ] = None
     resume: Annotated[
         bool,
         _option(
@@ -271,14 +292,6 @@ class RunOptions:
             "the run if that is more.",
         ),
     ] = None
-    data_dir: Annotated[
-        Path | None,
-        _option(
-            _FILES,
-            "Folder with local copies of the data files. Default: the folder in the environment "
-            "variable FEDJAX_MED_DATA, else they are downloaded once.",
-        ),
-    ] = None
     tensorboard: Annotated[
         bool,
         _option(
@@ -287,11 +300,29 @@ class RunOptions:
             negative=(),
         ),
     ] = False
-    quiet: Annotated[
-        bool,
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileOptions(TrainingOptions):
+    """What was given to `fedjax-med profile`."""
+
+    rounds: Annotated[
+        int | None,
+        _option(
+            _FEDERATED,
+            "Number of federated rounds to look at; as many are run before to compile and warm up, "
+            "and as many to take the time without the profiler. Default: 20.",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
         _option(
             _FILES,
-            "No progress and no table: print only where the report is.",
-            negative=(),
+            "Folder for configuration, profile.json, profile.png and trace.json.gz. Default: a new "
+            "folder runs/DATASET-ALGORITHM-profile-TIME.",
         ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        _option(_FILES, "No tables: print only where the profile is.", negative=()),
     ] = False

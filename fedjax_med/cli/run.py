@@ -14,7 +14,7 @@ from rich.console import Console
 from fedjax_med.cli.configuration import RunConfig, resolve, resume
 from fedjax_med.cli.data import load
 from fedjax_med.cli.errors import UsageError, is_disk_full
-from fedjax_med.cli.options import RunOptions
+from fedjax_med.cli.options import RunOptions, TrainingOptions
 from fedjax_med.cli.run_folder import RunFolder, default_folder
 from fedjax_med.data import FederatedDataset, check
 from fedjax_med.reporting.files import read_json, write_json
@@ -36,7 +36,7 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         folder = RunFolder(options.output)
         stored, fingerprint, started = folder.read_config()
         config = resume(stored, dataset_name, options, str(folder.path))
-        dataset = _dataset(config, options)
+        dataset = load_dataset(config.dataset, options, validation=config.early_stop is not None)
         if dataset.fingerprint() != fingerprint:
             raise UsageError(
                 f"the data of {dataset_name} are not those of the run in {folder.path}: their "
@@ -46,8 +46,8 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         config = resolve(dataset_name, options)
         folder = RunFolder(options.output or default_folder(dataset_name, config.algorithm))
         folder.refuse_used()
-        dataset = _dataset(config, options)
-    _refuse_large_cohort(config, dataset)
+        dataset = load_dataset(config.dataset, options, validation=config.early_stop is not None)
+    refuse_large_cohort(config, dataset)
 
     import jax
 
@@ -71,13 +71,17 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
     return 0
 
 
-def _dataset(config: RunConfig, options: RunOptions) -> FederatedDataset:
-    dataset = load(config.dataset, options.data_dir, validation=config.early_stop is not None)
+def load_dataset(
+    name: str, options: TrainingOptions, *, validation: bool = False
+) -> FederatedDataset:
+    """A dataset whose every value has been checked."""
+    dataset = load(name, options.data_dir, validation=validation)
     check(dataset)
     return dataset
 
 
-def _refuse_large_cohort(config: RunConfig, dataset: FederatedDataset) -> None:
+def refuse_large_cohort(config: RunConfig, dataset: FederatedDataset) -> None:
+    """Raises UsageError if a round would need more clients than there are."""
     if config.cohort.isdecimal() and int(config.cohort) > dataset.num_clients:
         raise UsageError(
             f"--cohort {config.cohort} is larger than the population of {dataset.name}, which has "

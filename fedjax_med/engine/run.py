@@ -45,6 +45,7 @@ class Run:
       evaluations: all evaluations, in order.
       rounds: rounds that were done.
       useful_fraction: share of lane steps that trained a client, over all rounds run here.
+      local_steps: local steps of all clients, over all rounds run here.
       num_lanes: lanes per device.
       num_traces: how often the training program was traced (1 unless data shapes changed).
       seconds_per_round: for every chunk `(rounds, seconds per round)`.
@@ -61,6 +62,7 @@ class Run:
     evaluations: list[Evaluation]
     rounds: int
     useful_fraction: float
+    local_steps: int
     num_lanes: int
     num_traces: int
     seconds_per_round: list[tuple[int, float]]

@@ -109,6 +109,7 @@ class Simulation:
                 pending = None
                 if a.saves_at(done) or (stop and a.checkpoint is not None):
                     self._save(done, states, described)
+                self._lap()  # the devices stood still, so this is no round's time either
             if self._chunk_seconds:
                 per_round = max(self._chunk_seconds[-1][1], 1e-9)
                 size = int(np.clip(_TARGET_CHUNK_S / per_round, 1, source.max_rounds))
@@ -169,6 +170,7 @@ class Simulation:
             evaluations=record.evaluations,
             rounds=done,
             useful_fraction=self._useful_steps / self._all_steps if self._all_steps else 1.0,
+            local_steps=int(self._useful_steps),
             num_lanes=num_lanes,
             num_traces=program.num_traces,
             seconds_per_round=self._chunk_seconds,

@@ -21,7 +21,7 @@ from fedjax_med.reporting.summary import METHODS, shown_clients, value_of
 _MARKERS = {"majority": "x", "local_only": "s", "federated": "o", "pooled": "D"}
 _UNITS = {"loss": "mean loss [nats]", "mse": "mean squared error"}
 
-_STYLE: dict[Any, Any] = {  # matplotlib types the names of its settings one by one
+STYLE: dict[Any, Any] = {  # matplotlib types the names of its settings one by one
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -52,7 +52,7 @@ def learning_curves(result: Mapping[str, Any]) -> str:
     rounds = curves["rounds"]
     names = [client["name"] for client in result["clients"]]
     shown, hidden = shown_clients(result)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.1), layout="constrained")
         for axes, metric in zip(
             np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True
@@ -105,7 +105,7 @@ def final_metrics(result: Mapping[str, Any]) -> str:
     for client in shown:
         colour, _ = client_style(names.index(client["name"]))
         rows.append((client["name"], client["name"], client["test"], colour))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.5 + 0.62 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for place, (client, _, count, colour) in enumerate(rows):

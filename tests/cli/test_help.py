@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import get_type_hints
 
+import pytest
+
 import fedjax_med
-from fedjax_med.cli.options import RunOptions
+from fedjax_med.cli.options import ProfileOptions, RunOptions
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -16,7 +18,7 @@ def test_help_and_lists_import_nothing_heavy():
     script = f"""
 import sys
 from fedjax_med.cli import main
-for tokens in (["--help"], ["run", "--help"], ["data", "--help"], ["data", "list"], ["--version"]):
+for tokens in (["--help"], ["run", "--help"], ["profile", "--help"], ["data", "--help"], ["data", "list"], ["--version"]):
     assert main(tokens) == 0, tokens
 print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
 """
@@ -37,9 +39,10 @@ def test_help_names_every_command_and_group(command):
         assert title in out
 
 
-def test_every_option_says_what_it_does_and_its_default():
-    hints = get_type_hints(RunOptions, include_extras=True)
-    for field in dataclasses.fields(RunOptions):
+@pytest.mark.parametrize("options", [RunOptions, ProfileOptions])
+def test_every_option_says_what_it_does_and_its_default(options):
+    hints = get_type_hints(options, include_extras=True)
+    for field in dataclasses.fields(options):
         parameter = hints[field.name].__metadata__[0]
         assert parameter.help.endswith("."), field.name
         switched_off = field.default is False
