@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_med.engine.contracts import Aggregator, PyTree, Stacked
+from fedjax_med_kernels import order_statistics
 
 
 def coordinate_median() -> Aggregator:
@@ -24,11 +25,7 @@ def coordinate_median() -> Aggregator:
     def decode(reduced: tuple[Stacked, PyTree], state: PyTree) -> tuple[jax.Array, PyTree]:
         stacked, _ = reduced
         present = stacked.weight > 0
-        count = jnp.sum(present, dtype=jnp.int32)
-        # Absent clients sort behind everybody and are never reached.
-        ordered = jnp.sort(jnp.where(present[:, None], stacked.values, jnp.inf), axis=0)
-        low = ordered[jnp.maximum(count - 1, 0) // 2]
-        high = ordered[jnp.minimum(count // 2, ordered.shape[0] - 1)]
-        return jnp.where(count > 0, (low + high) / 2, 0).astype(stacked.values.dtype), state
+        median = order_statistics.coordinate_median(stacked.values, present)
+        return jnp.where(jnp.any(present), median, 0), state
 
     return Aggregator(lambda update: (), encode, decode, "stack")
