@@ -15,6 +15,7 @@ from fedjax_med_kernels.convolution.patches import Patches
 from fedjax_med_kernels.convolution.selection import Choice, Implementation, choose
 from fedjax_med_kernels.convolution.shifted import Shifted
 from fedjax_med_kernels.convolution.window import Problem, Window
+from fedjax_med_kernels.convolution.winograd import Winograd
 
 __all__ = [
     "Choice",
@@ -26,6 +27,7 @@ __all__ = [
     "Shifted",
     "Tiles",
     "Window",
+    "Winograd",
     "choose",
     "conv2d",
     "conv_general_dilated",

@@ -11,12 +11,12 @@ import functools
 import operator
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fedjax_med_kernels.convolution import products
+from fedjax_med_kernels.convolution.rebuilding import after
 from fedjax_med_kernels.convolution.window import Window, padded, place_tap, tap_slice, unpadded
 
 
@@ -56,7 +56,7 @@ class Patches:
         self, x: Array, g: Array, window: Window, precision: lax.PrecisionLike, dtype: DTypeLike
     ) -> Array:
         """The gradient by the rhs, from the lhs and the cotangent `g`."""
-        patches = build_patches(x if self.keep else _after(g, x), window)
+        patches = build_patches(x if self.keep else after(g, x), window)
         gradient = products.over_rows(_rows(patches), _rows(g), precision, dtype)
         clients, groups, terms, outputs = gradient.shape
         taps = len(window.taps)
@@ -83,18 +83,6 @@ def fold_patches(patches: Array, window: Window) -> Array:
     by_tap = jnp.split(patches, len(window.taps), axis=-1)
     placed = (place_tap(p, window, tap) for p, tap in zip(by_tap, window.taps, strict=True))
     return unpadded(functools.reduce(operator.add, placed), window)
-
-
-def _after(g: Array, x: Array) -> Array:
-    """`x`, but for the compiler a value of its own that needs `g`.
-
-    Otherwise it finds the patches of the forward pass again and keeps them until they are needed,
-    or builds them as soon as it can. Barriers do not help on CPUs, where they are dropped first.
-    """
-    first = lax.bitcast_convert_type(g[(0,) * g.ndim].astype(jnp.float32), jnp.uint32)
-    half = lax.shift_right_logical(first, np.uint32(16))
-    zero = lax.shift_right_logical(half, np.uint32(16))  # whatever the bits of `g`
-    return x + zero.astype(x.dtype)
 
 
 def _rows(x: Array) -> Array:

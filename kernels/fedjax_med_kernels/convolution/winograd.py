@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from fedjax_med_kernels.convolution import products
+from fedjax_med_kernels.convolution.rebuilding import after
 from fedjax_med_kernels.convolution.window import Window, padded, unpadded
 
 _RESULTS, _TAPS, _PLACES = 2, 3, 4  # of a tile in one dimension
@@ -79,10 +80,8 @@ class Winograd:
         """The gradient by the rhs, from the lhs and the cotangent `g`."""
         even = _even(window)
         wide = products.accumulation_dtype(x, g)
-        # Known only once `g` is, so the tiles of the forward pass are not kept until now; those
-        # of `g` itself are shared with the gradient by the lhs.
-        x, _ = lax.optimization_barrier((x, g))
-        tiles = _to_tiles(padded(x.astype(wide), even))
+        tiles = _to_tiles(padded(after(g, x).astype(wide), even))
+        # The compiler finds that the gradient by the lhs needs the same.
         g_tiles = _cotangent_tiles(g.astype(wide), even)
         gradient = products.over_rows(_rows(tiles), _rows(g_tiles), precision)
         shape = (x.shape[0], *window.kernel_size, *gradient.shape[-3:])
