@@ -1,6 +1,5 @@
 """The public convolution, with the arguments of the library's."""
 
-import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -103,9 +102,9 @@ def conv_general_dilated(
     _check_channels(lhs, rhs, numbers, feature_group_count)
     lhs, rhs = _varying_alike(lhs, rhs)
 
-    x = lhs.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
-    x = x.reshape(1, *x.shape[:-1], feature_group_count, -1)
     w = rhs.transpose(*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])
+    x = lhs.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
+    x = x.reshape(1, *x.shape[:-1], feature_group_count, w.shape[-2])
     w = w.reshape(1, *w.shape[:-1], feature_group_count, w.shape[-1] // feature_group_count)
     w = jnp.moveaxis(w, -2, -3)
     params = {
@@ -118,7 +117,7 @@ def conv_general_dilated(
         y = input_gradient_p.bind(x, w, window=_as_gradient(window), **params)
     else:
         y = convolution_p.bind(x, w, window=window, **params)
-    y = y.reshape(*y.shape[1:-2], -1)
+    y = y.reshape(*y.shape[1:-2], y.shape[-2] * y.shape[-1])
     order = (0, len(numbers.out_spec) - 1, *range(1, len(numbers.out_spec) - 1))
     return y.transpose([order[i] for i in np.argsort(numbers.out_spec)])
 
@@ -277,5 +276,5 @@ def _varying_alike(lhs: Array, rhs: Array) -> tuple[Array, Array]:
 
 def _hashable(precision: lax.PrecisionLike) -> Any:
     if precision is None:  # a default set by a context manager must not be lost until lowering
-        return jax.config.jax_default_matmul_precision
+        return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return tuple(precision) if isinstance(precision, list) else precision

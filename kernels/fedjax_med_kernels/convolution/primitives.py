@@ -114,13 +114,14 @@ def _merge(x: Array, mapped: int, axis: int) -> Array:
     """Makes the mapped axis the slower part of another; `axis` counts without the mapped one."""
     axis %= x.ndim - 1
     x = jnp.moveaxis(x, mapped, axis)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
 
 
 def _split(x: Array, size: int, axis: int) -> tuple[Array, int]:
     """Undoes `_merge` on a result; returns it and the place of its mapped axis."""
     axis %= x.ndim
-    return x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :]), axis
+    shape = (*x.shape[:axis], size, x.shape[axis] // size, *x.shape[axis + 1 :])
+    return x.reshape(shape), axis
 
 
 def _define(
@@ -148,9 +149,7 @@ def _define(
         mlir.register_lowering(primitive, rule, platform=platform)
 
 
-@partial(
-    jax.jit, static_argnames=("primitive", "window", "implementation", "precision", "dtype")
-)
+@partial(jax.jit, static_argnames=("primitive", "window", "implementation", "precision", "dtype"))
 def _bind(a: Array, b: Array, primitive: Primitive, **params: Any) -> Array:
     return primitive.bind(a, b, **params)
 

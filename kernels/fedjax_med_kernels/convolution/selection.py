@@ -17,7 +17,7 @@ import functools
 import json
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax import lax
@@ -31,6 +31,7 @@ from fedjax_med_kernels.convolution.shifted import Shifted
 from fedjax_med_kernels.convolution.window import Problem, Window
 
 
+@runtime_checkable
 class Implementation(Protocol):
     """What every implementation is: a hashable object that computes three functions.
 
@@ -65,7 +66,7 @@ class Choice(NamedTuple):
     """An implementation and why it was chosen.
 
     Attributes:
-      implementation: with its default options.
+      implementation: with its options.
       reason: one sentence.
       measured: device and versions of the measurement behind it, or None.
     """
@@ -82,6 +83,7 @@ class Choice(NamedTuple):
 
 _IMPLEMENTATIONS = {
     "patches": Patches(),
+    "patches, kept": Patches(keep=True),
     "shifted": Shifted(),
     "pallas_gpu": PallasGpu(),
     "library": Library(),
@@ -127,5 +129,9 @@ def device_kind(platform: str) -> str | None:
 
 @functools.cache
 def _rules() -> list[dict[str, Any]]:
-    text = resources.files(__package__).joinpath("selection.json").read_text("utf-8")
+    text = (
+        resources.files("fedjax_med_kernels.convolution")
+        .joinpath("selection.json")
+        .read_text("utf-8")
+    )
     return json.loads(text)["rules"]

@@ -219,7 +219,8 @@ def place_tap(y: Array, window: Window, tap: tuple[int, ...]) -> Array:
 
 def _pad_config(window: Window) -> list[tuple[int, int, int]]:
     spatial = [
-        (low, high, d - 1) for (low, high), d in zip(window.padding, window.lhs_dilation, strict=True)
+        (low, high, d - 1)
+        for (low, high), d in zip(window.padding, window.lhs_dilation, strict=True)
     ]
     return [(0, 0, 0), (0, 0, 0), *spatial, (0, 0, 0), (0, 0, 0)]
 
