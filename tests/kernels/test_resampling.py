@@ -206,7 +206,7 @@ def test_channels_first():
     got = transposed_convolution(
         x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1), pads(case), case.strides
     )
-    error = np.abs(np.float64(got).transpose(0, 2, 3, 1) - want)
+    error = np.abs(np.asarray(got, np.float64).transpose(0, 2, 3, 1) - want)
     assert (error <= terms(case, want)[0] * EPS * size).all()
 
 

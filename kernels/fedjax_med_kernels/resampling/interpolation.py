@@ -1,7 +1,9 @@
 """Upsampling by whole factors, with half-pixel centres as in `jax.image.resize`.
 
 Only broadcasts, shifts and reshapes: the library gathers or multiplies with a matrix of weights,
-and the gradient of a gather is a scatter, slow on CPUs and slower under `vmap`.
+and the gradient of a gather is a scatter. With gradients inside `scan` and four clients vmapped on
+two busy CPU cores, the library takes 4 to 9 times longer for nearest neighbours, and for linear
+interpolation 5 times by a factor of 2 x 2, 8 times in one dimension, and as long in three.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ def choose(problem: Upsampling, dtype) -> tuple[str, str]:
 
     Times of one step with both gradients inside `scan`, four clients vmapped, phases / shuffle,
     on two busy CPU cores (smallest of 25 times, in turn in one process; GPUs have not been
-    measured). The library takes 15 to 50 times longer than either.
+    measured). The library takes 10 to 60 times longer than either.
 
     | kernel, stride 2, 64 to 32 channels           | ratio | compilation |
     | --------------------------------------------- | ----- | ----------- |
