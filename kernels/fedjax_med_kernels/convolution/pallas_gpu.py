@@ -9,6 +9,9 @@ the grid. (Chetlur et al., cuDNN, 2014, section 3.1. https://arxiv.org/abs/1410.
 The gradient by the rhs is the product of the transposed patch matrix with the cotangent, its places
 split over several programs whose sums are added up at the end; the gradient by the lhs is the
 forward kernel on the cotangent, phase by phase of the strides (`phases.py`).
+
+Checked in the interpreter and lowered for CUDA, not yet run or timed on a GPU; hence no rule of
+`selection.json` chooses it. JAX 0.12 warns that its Triton backend will be removed.
 """
 
 import dataclasses
