@@ -67,6 +67,7 @@ class RunConfig:
     model: str
     hidden: tuple[int, ...]
     precision: str
+    rewrite: bool
     evaluate_every: int
     early_stop: str | None
     baselines: bool
@@ -163,6 +164,7 @@ def resolve(dataset: str, options: RunOptions) -> RunConfig:
         model=model,
         hidden=_hidden(o.hidden or "32,16") if model == "mlp" else (),
         precision=o.precision or "float32",
+        rewrite=_or(o.rewrite, True),
         evaluate_every=o.evaluate_every or max(1, round(rounds / _NUM_EVALUATIONS)),
         early_stop=o.early_stop,
         baselines=_or(o.baselines, True),

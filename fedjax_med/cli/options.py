@@ -187,6 +187,14 @@ class TrainingOptions:
             "in float32. Default: float32.",
         ),
     ] = None
+    rewrite: Annotated[
+        bool | None,
+        _option(
+            _MODEL,
+            "Compute convolutions and pooling in a way that stays fast when every hospital has "
+            "its own weights; other models are not touched. Default: yes.",
+        ),
+    ] = None
 
     placement: Annotated[
         Literal["one-device", "pmap", "mesh"] | None,

@@ -89,7 +89,12 @@ def _profile(config: RunConfig, pieces: Any, folder: RunFolder) -> dict[str, Any
     trace_path = folder.path / "trace.json.gz"
     with tempfile.TemporaryDirectory(prefix=".profiler-", dir=folder.path) as scratch:
         done = profile_rounds(
-            pieces, rounds=rounds, lanes=config.lanes, seed=config.seed, folder=Path(scratch)
+            pieces,
+            rounds=rounds,
+            lanes=config.lanes,
+            rewrite=config.rewrite,
+            seed=config.seed,
+            folder=Path(scratch),
         )
         _keep_trace(Path(scratch), trace_path, folder.path / "xplane.pb")
     trace = read_trace(trace_path, PREFIX, module_name(done.program_text))

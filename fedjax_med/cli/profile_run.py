@@ -140,7 +140,7 @@ def _step_cost(shapes: _StepShapes, num_lanes: int) -> StepCost:
 
 
 def profile_rounds(
-    pieces: Pieces, *, rounds: int, lanes: int | None, seed: int, folder: Path
+    pieces: Pieces, *, rounds: int, lanes: int | None, rewrite: bool, seed: int, folder: Path
 ) -> Profiled:
     """Runs `rounds` rounds three times over and writes the trace of the last ones to `folder`.
 
@@ -148,6 +148,7 @@ def profile_rounds(
       pieces: the training.
       rounds: per stage; every stage ends with an evaluation on the test examples.
       lanes: lanes per device, None to have them chosen.
+      rewrite: as of `simulate`.
       seed: root of all randomness.
       folder: of the trace.
     """
@@ -174,6 +175,7 @@ def profile_rounds(
             rounds_per_call=rounds,
             stream=False,
             description={},
+            rewrite=rewrite,
         )
     )
     try:

@@ -123,6 +123,7 @@ def _train(
         cohort=pieces.sampler,
         placement=pieces.placement,
         lanes=config.lanes,
+        rewrite=config.rewrite,
         seed=config.seed,
         evaluate_every=config.evaluate_every,
         evaluate_on=("test",) if pieces.early_stopping is None else ("validation", "test"),

@@ -19,6 +19,7 @@ from fedjax_med.engine.placement import Placement
 from fedjax_med.engine.rounds import AlgorithmBuilder
 from fedjax_med.engine.run import CheckpointPolicy
 from fedjax_med.engine.task import Task
+from fedjax_med_kernels.client_batched import Choice
 
 AlgorithmLike = FederatedAlgorithm | Callable[..., FederatedAlgorithm]
 
@@ -46,6 +47,7 @@ class Arguments:
     rounds_per_call: int
     stream: bool
     description: dict[str, Any]
+    rewrite: bool | Choice = True
 
     def __post_init__(self) -> None:
         """Checks the arguments."""

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fedjax_med.engine.rewriting import Part, Rewriting
+
 PyTree = Any
 # `jax.Array` inside compiled code; schedules and tables are `numpy.ndarray` on the host.
 Array = Any
@@ -48,6 +50,7 @@ class Batch:
       key: PRNG key of this client's local step, the same on all devices that share the batch.
       split_axis: name of the mesh axis over which the minibatch is split, None if it is whole.
       num_splits: number of devices that share the minibatch.
+      rewriting: how the engine computes models that are given this minibatch; None as they are.
     """
 
     examples: PyTree
@@ -56,10 +59,18 @@ class Batch:
     key: jax.Array
     split_axis: str | None = dataclasses.field(default=None, metadata={"static": True})
     num_splits: int = dataclasses.field(default=1, metadata={"static": True})
+    rewriting: Rewriting | None = dataclasses.field(default=None, metadata={"static": True})
 
     def sum_over_splits(self, tree: PyTree) -> PyTree:
         """Sums a pytree over the devices that share this minibatch (identity if none do)."""
         return tree if self.split_axis is None else lax.psum(tree, self.split_axis)
+
+    def rewritten(self, fn: Callable[..., Any], part: Part = "training") -> Callable[..., Any]:
+        """`fn` as the engine wants it computed. To be called before `fn` is differentiated.
+
+        `gradient` and evaluation do; an algorithm that differentiates by itself may as well.
+        """
+        return fn if self.rewriting is None else self.rewriting(fn, part)
 
     def masked_sum(self, values: jax.Array) -> jax.Array:
         """Sum over the real examples of the whole minibatch, of values `[batch]`."""
@@ -306,8 +317,10 @@ def gradient(loss: Loss) -> GradientFn:
     """
 
     def gradient_fn(variables: Variables, batch: Batch) -> GradientResult:
+        losses_of = batch.rewritten(loss)
+
         def mean_loss(params):
-            losses, state = loss(Variables(params, variables.state), batch)
+            losses, state = losses_of(Variables(params, variables.state), batch)
             return jnp.sum(jnp.where(batch.mask, losses, 0)) / batch.count, state
 
         (value, state), grads = jax.value_and_grad(mean_loss, has_aux=True)(variables.params)

@@ -8,7 +8,9 @@ from fedjax_med.engine.contracts import FederatedAlgorithm, Variables
 from fedjax_med.engine.evaluator import Evaluator
 from fedjax_med.engine.layout import spread
 from fedjax_med.engine.placement import Placement, one_device
+from fedjax_med.engine.rewriting import make_rewriting
 from fedjax_med.engine.task import Task
+from fedjax_med_kernels.client_batched import Choice
 
 
 def evaluate(
@@ -19,6 +21,7 @@ def evaluate(
     split: str = "test",
     placement: Placement | None = None,
     round_index: int = 0,
+    rewrite: bool | Choice = True,
 ) -> Evaluation:
     """Metrics of one model on a split of the data: pooled, and for each client.
 
@@ -29,6 +32,7 @@ def evaluate(
       split: "train", "validation" or "test".
       placement: where clients are evaluated; the first device if None.
       round_index: what the evaluation says it was made after.
+      rewrite: as of `simulate`.
 
     Raises:
       ValueError: if the dataset has no such examples.
@@ -39,7 +43,15 @@ def evaluate(
     placement = placement or one_device()
     layout = spread(arrays.sizes, placement.num_devices)
     evaluator = Evaluator(
-        split, arrays, task, lambda hyper: _SHARED_MODEL, {}, placement, layout, False
+        split,
+        arrays,
+        task,
+        lambda hyper: _SHARED_MODEL,
+        {},
+        placement,
+        layout,
+        False,
+        make_rewriting(rewrite, placement.devices[0].platform),
     )
     no_states = placement.put((), "per_device")
     return evaluator(placement.put(variables, "replicated"), no_states, round_index)

@@ -15,6 +15,7 @@ from fedjax_med.engine.lanes import choose_lane_count
 from fedjax_med.engine.layout import Layout, gather
 from fedjax_med.engine.local_work import Epochs
 from fedjax_med.engine.placement import Placement
+from fedjax_med.engine.rewriting import Rewriting
 from fedjax_med.engine.rounds import AlgorithmBuilder, compile_evaluation
 from fedjax_med.engine.schedule import Scheduler, build_chunk
 from fedjax_med.engine.task import Task
@@ -36,6 +37,7 @@ class Evaluator:
         placement: Placement,
         layout: Layout,
         experiments: bool,
+        rewriting: Rewriting | None = None,
     ):
         """Places the data and lays out one pass over everybody."""
         self.split = split
@@ -71,6 +73,7 @@ class Evaluator:
             work,
             placement,
             experiments=experiments,
+            rewriting=rewriting,
         )
         self._fixed = (
             placement.put(resident.data, "per_device"),

@@ -38,6 +38,7 @@ from fedjax_med.engine.minibatch import (
     reduce_over,
     take_rows,
 )
+from fedjax_med.engine.rewriting import Rewriting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +174,13 @@ class LaneExecutor:
       data: this device's clients.
       local_work: minibatch size and order.
       axes: names of the mapped axes.
+      rewriting: how models are computed, for one client side by side; None as they are.
     """
 
     data: DeviceData
     local_work: LocalWork
     axes: Axes = Axes()
+    rewriting: Rewriting | None = None
 
     def __call__(
         self,
@@ -229,7 +232,14 @@ class LaneExecutor:
         )
         return _Slots(jnp.stack(row, axis=1), keys.step), trip_count
 
-    def _batch(self, row: _SlotRow, key: jax.Array, step: jax.Array, work: LocalWork) -> Batch:
+    def _batch(
+        self,
+        row: _SlotRow,
+        key: jax.Array,
+        step: jax.Array,
+        work: LocalWork,
+        rewriting: Rewriting | None,
+    ) -> Batch:
         """The minibatch of one lane."""
         steps_per_epoch = -(-row.size // work.batch_size)
         done = row.first_step + step
@@ -250,7 +260,13 @@ class LaneExecutor:
             key=jax.random.fold_in(key, step),
             split_axis=self.axes.splits,
             num_splits=self.axes.num_splits,
+            rewriting=rewriting,
         )
+
+    def _rewriting(self, num_lanes: int) -> Rewriting | None:
+        if self.rewriting is None or self.axes.experiments is None:
+            return self.rewriting and self.rewriting.for_clients(num_lanes)
+        return self.rewriting.for_clients(num_lanes * lax.axis_size(self.axes.experiments))
 
     def _run_lanes(
         self,
@@ -265,6 +281,7 @@ class LaneExecutor:
     ) -> tuple[_Totals, ClientResult]:
         num_slots = cohort.client.shape[0]
         lane_end = cohort.lane_start[1:]
+        batch_of = partial(self._batch, work=work, rewriting=self._rewriting(lane_end.shape[0]))
 
         def describe(row: _SlotRow, key: jax.Array, states: PyTree) -> Client:
             state = jax.tree.map(lambda s: s[row.state_row], states)
@@ -321,7 +338,7 @@ class LaneExecutor:
 
             def local_step(i, carry):
                 with jax.named_scope("minibatch"):
-                    batch = jax.vmap(partial(self._batch, work=work))(row, key, lanes.step + i)
+                    batch = jax.vmap(batch_of)(row, key, lanes.step + i)
                 with jax.named_scope("local_step"):
                     return jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
 

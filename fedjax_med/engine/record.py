@@ -50,6 +50,7 @@ def configuration(a: Arguments, num_lanes: int) -> dict[str, Any]:
         "placement": a.placement.describe(),
         "lanes": num_lanes,
         "seeds": list(a.seeds),
+        "rewrite": a.rewrite if isinstance(a.rewrite, bool) else "chosen",
         "hyperparameters": {n: v.tolist() for n, v in a.traced_hyperparameters().items()},
         **a.description,
     }

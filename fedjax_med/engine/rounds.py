@@ -26,6 +26,7 @@ from fedjax_med.engine.lane_executor import LaneExecutor
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.minibatch import DeviceData
 from fedjax_med.engine.placement import EXPERIMENT_AXIS, Placement, Role
+from fedjax_med.engine.rewriting import Rewriting
 
 # `(hyperparameters) -> algorithm`; called while tracing, so the values may be traced arrays.
 AlgorithmBuilder = Callable[[Mapping[str, Any]], FederatedAlgorithm]
@@ -112,6 +113,7 @@ def compile_rounds(
     placement: Placement,
     *,
     experiments: bool,
+    rewriting: Rewriting | None = None,
 ) -> Compiled:
     """The program that runs a chunk of rounds.
 
@@ -131,7 +133,7 @@ def compile_rounds(
         hyperparameters: Mapping[str, Any],
     ):
         algorithm = build(hyperparameters)
-        run_clients = LaneExecutor(data, local_work, axes)
+        run_clients = LaneExecutor(data, local_work, axes, rewriting)
 
         def run_round(r, state, client_states):
             cohort = jax.tree.map(lambda x: x[r], cohorts)._replace(states=client_states)
@@ -207,7 +209,7 @@ def evaluation_program(
     def step(shared: Variables, carry: PyTree, batch: Batch) -> PyTree:
         del shared
         variables, sums = carry
-        values = metrics_fn(variables, batch)
+        values = batch.rewritten(metrics_fn, "evaluation")(variables, batch)
         return variables, {
             name: (
                 sums[name][0] + batch.masked_sum(top),
@@ -247,6 +249,7 @@ def compile_evaluation(
     placement: Placement,
     *,
     experiments: bool,
+    rewriting: Rewriting | None = None,
 ) -> Compiled:
     """The program that judges the current models on a cohort (usually everybody).
 
@@ -258,7 +261,7 @@ def compile_evaluation(
 
     def evaluate(variables, client_states, data, cohort, hyperparameters):
         personal = build(hyperparameters).personal
-        run_clients = LaneExecutor(data, local_work, axes)
+        run_clients = LaneExecutor(data, local_work, axes, rewriting)
         cohort = cohort._replace(states=client_states)
         program = evaluation_program(metrics_fn, personal, metric_names)
         result = run_clients(program, variables, cohort, sum_of_updates(), ())

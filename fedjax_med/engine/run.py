@@ -52,6 +52,8 @@ class Run:
       timings: where the time went.
       memory_bytes: `{"arguments": ..., "temporaries": ...}` of the compiled chunk, per device.
       configuration: JSON-able description of the run.
+      rewritten: for "training" and "evaluation" one line that says which operations of the model
+        were computed by which kernel; empty where that was switched off.
     """
 
     variables: Variables
@@ -69,6 +71,7 @@ class Run:
     timings: Timings
     memory_bytes: dict[str, int]
     configuration: dict[str, Any]
+    rewritten: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fedjax_med.engine.contracts import (
 from fedjax_med.engine.lane_executor import finish_client, summarise
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.minibatch import DeviceData, client_keys, minibatch_positions, take_rows
+from fedjax_med.engine.rewriting import Rewriting
 
 # Compiled, because each call of its loop in plain Python would compile the loop again (measured:
 # 50 ms a step); what a client program does stays plain Python.
@@ -45,11 +46,13 @@ class SequentialExecutor:
       data: the clients of one device.
       local_work: minibatch size and order.
       client_names: names for error messages, by client index.
+      rewriting: how models are computed; None, as is right for a reference, as they are.
     """
 
     data: DeviceData
     local_work: LocalWork
     client_names: Sequence[str] = ()
+    rewriting: Rewriting | None = None
 
     def __call__(
         self,
@@ -148,6 +151,7 @@ class SequentialExecutor:
             mask=mask,
             count=count.astype(jnp.result_type(float)),
             key=jax.random.fold_in(key, step),
+            rewriting=self.rewriting,
         )
 
     def _aggregate(self, messages, weights, update_like, aggregator, state):

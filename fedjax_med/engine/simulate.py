@@ -17,6 +17,7 @@ from fedjax_med.engine.placement import Placement, one_device
 from fedjax_med.engine.run import CheckpointPolicy, Run
 from fedjax_med.engine.simulation import Simulation
 from fedjax_med.engine.task import Task
+from fedjax_med_kernels.client_batched import Choice
 
 
 def simulate(
@@ -40,6 +41,7 @@ def simulate(
     rounds_per_call: int = 64,
     stream: bool = False,
     description: Mapping[str, Any] | None = None,
+    rewrite: bool | Choice = True,
 ) -> Run:
     """Trains `algorithm` on the clients of `dataset`, many rounds per compiled call.
 
@@ -66,6 +68,10 @@ def simulate(
         memory-mapped) while the previous chunk runs, instead of keeping it all on the device.
       description: JSON-able settings that only the caller knows (names, learning rates inside
         an algorithm that is already built); a resumed run must agree on them too.
+      rewrite: whether convolutions and pooling in the loss and the metrics are computed by
+        kernels that stay fast when every client has its own weights (the log and `Run.rewritten`
+        say which); or a function that chooses the implementation of each, see
+        `fedjax_med_kernels.client_batched`. False leaves models as they are.
 
     Raises:
       ValueError: names the argument that does not fit.
@@ -93,6 +99,7 @@ def simulate(
             rounds_per_call=rounds_per_call,
             stream=stream,
             description=dict(description or {}),
+            rewrite=rewrite,
         )
         run = Simulation(arguments).run()
     finally:

@@ -18,6 +18,7 @@ from fedjax_med.engine.evaluator import Evaluator
 from fedjax_med.engine.lane_choice import memory_limit, program_memory
 from fedjax_med.engine.phases import phase
 from fedjax_med.engine.record import Record, configuration, from_checkpoint, to_checkpoint
+from fedjax_med.engine.rewriting import Part, make_rewriting
 from fedjax_med.engine.rounds import Compiled, compile_rounds
 from fedjax_med.engine.run import Run, Timings
 from fedjax_med.engine.schedule import Chunk
@@ -53,7 +54,14 @@ class Simulation:
         self._hyper = a.traced_hyperparameters()
         self._placed_hyper = a.placement.put(self._hyper, "replicated")
         self._build = algorithm_builder(a.algorithm, self._hyper)
-        self.program = compile_rounds(self._build, a.local_work, a.placement, experiments=a.mapped)
+        self._rewriting = make_rewriting(a.rewrite, a.placement.devices[0].platform)
+        self.program = compile_rounds(
+            self._build,
+            a.local_work,
+            a.placement,
+            experiments=a.mapped,
+            rewriting=self._rewriting,
+        )
         self._source = ChunkSource(a)
         self._record = Record()
         self._timings = Timings()
@@ -137,11 +145,14 @@ class Simulation:
         a = self._a
         while True:
             chunk = self._source.pack(drawn, first_round, num_lanes)
+            if self._rewriting is not None:
+                self._rewriting.notes.start("training")
             executable = program.executable(*self._inputs(states, drawn, chunk))
             memory = program_memory(executable)
             needed = memory.get("arguments", 0) + memory.get("temporaries", 0)
             if a.lanes or num_lanes == 1 or needed <= memory_limit(a.placement):
                 logger.info("%s; %d lanes per device", a.placement.describe(), num_lanes)
+                self._log_rewritten("training")
                 self._lap()  # what went into compiling is no round's time
                 return num_lanes, memory
             num_lanes //= 2
@@ -177,7 +188,13 @@ class Simulation:
             timings=self._timings,
             memory_bytes=memory,
             configuration=described,
+            rewritten={} if self._rewriting is None else {**self._rewriting.notes.described()},
         )
+
+    def _log_rewritten(self, part: Part) -> None:
+        """Says which operations of the model are computed by which kernel."""
+        if self._rewriting is not None:
+            logger.info("%s: %s", part, self._rewriting.notes.described()[part])
 
     def _next_length(self, done: int, size: int) -> int:
         """Rounds of the next chunk: `size`, or up to where the run pauses."""
@@ -213,8 +230,11 @@ class Simulation:
         evaluations: list[Evaluation] = []
         if evaluators and a.evaluates_at(done):
             variables = states.server.variables
+            is_first = not any(e.num_traces for e in evaluators)
             with phase("evaluate"):
                 evaluations = [e(variables, states.clients, done) for e in evaluators]
+            if is_first:
+                self._log_rewritten("evaluation")
             self._timings.evaluate_s += self._lap()
         self._record.evaluations += evaluations
         progress = Progress(
@@ -276,6 +296,7 @@ class Simulation:
                 a.placement,
                 self._source.layout,
                 a.mapped,
+                self._rewriting,
             )
             for split in a.evaluate_on
         ]

@@ -91,6 +91,7 @@ def summarise(
             "lanes": run.num_lanes,
             "placement": run.configuration["placement"],
             "memory_bytes": run.memory_bytes,
+            "rewritten": run.rewritten,
         },
     }
 

@@ -85,6 +85,19 @@ def test_result_has_every_hospital_and_method(finished):
     assert result["performance"]["timings_s"]["compile_s"] > 0
 
 
+def test_the_rewrite_is_noted_and_can_be_switched_off(finished, command, tmp_path):
+    none = "no convolution or pooling"
+    result = json.loads((finished / "result.json").read_text())
+    assert result["performance"]["rewritten"] == {"training": none, "evaluation": none}
+    off = (*RUN, "--rounds", "1", "--no-baselines", "--no-rewrite", "--output", "off")
+    assert command(*off)[0] == 0
+    read = lambda name: json.loads((tmp_path / "off" / name).read_text())
+    assert read("result.json")["performance"]["rewritten"] == {}
+    assert read("config.json")["options"]["rewrite"] is False
+    status, _, err = command("run", "breast-cancer", "--output", "off", "--resume", "--rewrite")
+    assert status != 0 and "--rewrite was False" in err and "now it is True" in err
+
+
 def test_table_and_path_of_the_report_are_printed(command):
     status, out, err = command("run", "breast-cancer", "--rounds", "2", "--no-baselines")
     assert status == 0
