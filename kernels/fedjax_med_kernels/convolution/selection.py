@@ -6,6 +6,10 @@ The first rule whose platform, device kind and conditions all hold decides. Cond
 | --- | --- |
 | `depthwise` | every feature group has a single input channel, and there are several groups |
 | `pointwise` | the kernel has a single tap |
+| `three_taps` | `Winograd()` can compute it: kernels of three taps, stride 1, no dilation |
+| `min_dims` | at least that many spatial dimensions |
+| `min_channels` | at least that many input channels, and that many outputs, per group |
+| `min_itemsize` | at least that many bytes per element |
 | `max_clients` | at most that many clients have weights of their own, after all `vmap`s |
 | `min_patch_bytes` | the patches of all clients together have at least that size |
 | `max_outputs` | at most that many channels of the result per group |
@@ -29,6 +33,7 @@ from fedjax_med_kernels.convolution.pallas_gpu import PallasGpu
 from fedjax_med_kernels.convolution.patches import Patches
 from fedjax_med_kernels.convolution.shifted import Shifted
 from fedjax_med_kernels.convolution.window import Problem, Window
+from fedjax_med_kernels.convolution.winograd import Winograd, supports
 
 
 @runtime_checkable
@@ -85,6 +90,7 @@ _IMPLEMENTATIONS = {
     "patches": Patches(),
     "patches, kept": Patches(keep=True),
     "shifted": Shifted(),
+    "winograd": Winograd(),
     "pallas_gpu": PallasGpu(),
     "library": Library(),
 }
@@ -92,6 +98,10 @@ _IMPLEMENTATIONS = {
 _CONDITIONS: dict[str, Callable[[Problem, Any], bool]] = {
     "depthwise": lambda problem, value: problem.depthwise == value,
     "pointwise": lambda problem, value: problem.pointwise == value,
+    "three_taps": lambda problem, value: supports(problem.window) == value,
+    "min_dims": lambda problem, value: len(problem.window.strides) >= value,
+    "min_channels": lambda problem, value: min(problem.inputs, problem.outputs) >= value,
+    "min_itemsize": lambda problem, value: problem.dtype.itemsize >= value,
     "max_clients": lambda problem, value: problem.clients <= value,
     "min_patch_bytes": lambda problem, value: problem.patch_bytes >= value,
     "max_outputs": lambda problem, value: problem.outputs <= value,
