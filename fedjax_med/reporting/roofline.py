@@ -64,7 +64,7 @@ def measure_peaks(dtype: Any = jnp.float32, *, repeats: int = 7, scale: float = 
     results = []
     for batch, side in _PRODUCTS[kind]:
         side = max(8, int(side * scale))
-        seconds = _seconds_per_call(*_product(batch, side, dtype), repeats)
+        seconds = seconds_per_call(*_product(batch, side, dtype), repeats)
         results.append((2 * batch * side**3 / seconds, (batch, side, side)))
     flops_per_s, product = max(results)
     copy_bytes = int(_COPY_BYTES[kind] * scale)
@@ -85,7 +85,7 @@ def copy_bandwidth(num_bytes: int, *, repeats: int = 7) -> float:
     move no more than that.
     """
     half = jnp.ones(max(1, num_bytes // 8), jnp.float32)
-    seconds = _seconds_per_call(lambda x, _: -x, half, repeats)
+    seconds = seconds_per_call(lambda x, _: -x, half, repeats)
     return 2 * half.nbytes / seconds
 
 
@@ -96,7 +96,7 @@ def _product(batch: int, side: int, dtype: Any) -> tuple[Callable, jax.Array]:
     return jnp.matmul, matrix.astype(dtype)
 
 
-def _seconds_per_call(fn: Callable, x: jax.Array, repeats: int) -> float:
+def seconds_per_call(fn: Callable, x: jax.Array, repeats: int) -> float:
     """Shortest time of `x = fn(x, first x)`, repeated inside one program: a limit is a best case."""
 
     @functools.partial(jax.jit, donate_argnums=1)
