@@ -55,7 +55,8 @@ def test_choices_on_a_cpu():
     winograd = {name for name, used in names.items() if used == "winograd"}
     assert winograd == {"cifar-second", "femnist-second", "resnet-3x3", "unet-2d", "unet-3d"}
     assert choose(problem(CASES["cifar-first"], 1), "cpu").implementation == Patches(keep=True)
-    assert choose(problem(CASES["cifar-first"], 100), "cpu").implementation == Patches()
+    assert choose(problem(CASES["cifar-first"], 200), "cpu").implementation == Patches()
+    assert choose(problem(CASES["resnet-3x3-strided"], 50), "cpu").name == "shifted"
 
 
 def test_table_is_complete_and_honest():

@@ -12,9 +12,10 @@ The first rule whose platform, device kind and conditions all hold decides. Cond
 | `min_itemsize` | at least that many bytes per element |
 | `max_clients` | at most that many clients have weights of their own, after all `vmap`s |
 | `min_patch_bytes` | the patches of all clients together have at least that size |
-| `max_outputs` | at most that many channels of the result per group |
+| `min_inputs` | at least that many channels of the lhs per group |
 
 and a rule says what it was `measured` on, or null if nobody has: then it is a reasoned choice.
+Bounds are rounded, and lie between measured cases or beyond them.
 """
 
 import functools
@@ -104,7 +105,7 @@ _CONDITIONS: dict[str, Callable[[Problem, Any], bool]] = {
     "min_itemsize": lambda problem, value: problem.dtype.itemsize >= value,
     "max_clients": lambda problem, value: problem.clients <= value,
     "min_patch_bytes": lambda problem, value: problem.patch_bytes >= value,
-    "max_outputs": lambda problem, value: problem.outputs <= value,
+    "min_inputs": lambda problem, value: problem.inputs >= value,
 }
 
 
