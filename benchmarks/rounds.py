@@ -50,6 +50,11 @@ def make_parser() -> records.Parser:
     parser.add_argument(
         "--save-parameters", metavar="FILE.npz", help="write the final parameters by name"
     )
+    parser.add_argument(
+        "--no-rewrite",
+        action="store_true",
+        help="leave convolutions and pooling of the model as they are",
+    )
     parser.add_argument("--lanes", type=whole(1), help="lanes per device (default: automatic)")
     parser.add_argument(
         "--placement", choices=PLACEMENTS, help="default: one-device, or pmap on several devices"
@@ -187,6 +192,7 @@ def measure(name: str, a: argparse.Namespace, cohorts: list[list[int]] | None) -
             seed=a.seed,
             variables=loaded.variables,
             rounds_per_call=a.rounds_per_call,
+            rewrite=not a.no_rewrite,
             callbacks=(watch,),
         )
         # The first chunk, one round, warms up; it counts only where there is no other.
@@ -224,6 +230,7 @@ def measure(name: str, a: argparse.Namespace, cohorts: list[list[int]] | None) -
         "order": "shuffled" if a.shuffle else "stored",
         "dropout": any(loaded.workload.dropout) and not a.no_dropout,
         "dtype": "float32",
+        "rewritten": run.rewritten.get("training", "switched off"),
         "placement": place.kind,
         "devices": a.devices,
         "rounds_per_call": a.rounds_per_call,

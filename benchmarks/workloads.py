@@ -37,13 +37,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from fedjax_med import algorithms
 from fedjax_med import engine as fm
 from fedjax_med.data import ClientArrays, FederatedDataset
 from fedjax_med.models import Model
 from fedjax_med.tasks import binary_classification, multiclass_classification
-from fedjax_med_kernels.convolution import conv2d, max_pool2d
 
 Params = dict[str, Any]
 
@@ -254,18 +254,29 @@ def no_dropout(layer: int, x: jax.Array) -> jax.Array:
 def forward(
     workload: Workload, params: Params, x: jax.Array, drop: Dropout = no_dropout
 ) -> jax.Array:
-    """Outputs of the model `[batch, num_outputs]`."""
+    """Outputs of the model `[batch, num_outputs]`, by the operations any model would use."""
 
     def dense(number: int, x: jax.Array) -> jax.Array:
         return x @ params[f"dense{number}_w"] + params[f"dense{number}_b"][None]
 
     def convolution(number: int, x: jax.Array) -> jax.Array:
-        return conv2d(x, params[f"conv{number}_w"]) + params[f"conv{number}_b"][None, None, None]
+        y = lax.conv_general_dilated(
+            x,
+            params[f"conv{number}_w"],
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + params[f"conv{number}_b"][None, None, None]
+
+    def max_pool(x: jax.Array) -> jax.Array:
+        window = (1, 2, 2, 1)
+        return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
 
     if workload.hidden is None:
         x = jax.nn.relu(convolution(1, x))
         x = jax.nn.relu(convolution(2, x))
-        x = drop(0, max_pool2d(x))
+        x = drop(0, max_pool(x))
         x = jax.nn.relu(dense(1, x.reshape(len(x), -1)))
         return dense(2, drop(1, x))
     for number in range(1, len(workload.hidden) + 1):
@@ -367,7 +378,7 @@ def final_loss(loaded: Loaded, params: Params) -> float:
     workload, train = loaded.workload, loaded.dataset.train
     count = int(train.offsets[workload.num_judged])
     apply = jax.jit(partial(forward, workload))
-    # The patches of a few images are megabytes already.
+    # The activations of a few images are megabytes already.
     step = 64 if workload.hidden is None else 4096
     total = 0.0
     for start in range(0, count, step):
