@@ -18,7 +18,7 @@ from fedjax_med_kernels.order_statistics.pallas_gpu import MAX_CLIENTS
 from fedjax_med_kernels.order_statistics.reference import median_reference, trimmed_mean_reference
 
 EPS = float(np.finfo(np.float32).eps)
-IMPLEMENTATIONS = ("network", "sort", "pallas_gpu")
+IMPLEMENTATIONS = ("network", "stages", "sort", "pallas_gpu")
 implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -112,7 +112,7 @@ def test_matches_float64_reference_for_drawn_shapes(implementation, clients, dim
     check(jax.jit(both(implementation))(x, jnp.asarray(valid), trim), x, valid, trim)
 
 
-@pytest.mark.parametrize("implementation", ["network", "sort"])
+@pytest.mark.parametrize("implementation", ["network", "stages", "sort"])
 def test_float64_is_kept(implementation):
     x = np.random.default_rng(0).standard_normal((8, 30))
     valid = np.arange(8) < 6
@@ -146,7 +146,7 @@ def test_a_minority_moves_nothing_out_of_the_range_of_the_others(implementation,
     assert not ((broken >= honest.min(axis=0)) & (broken <= honest.max(axis=0))).any()
 
 
-@pytest.mark.parametrize("implementation", ["network", "sort"])
+@pytest.mark.parametrize("implementation", ["network", "stages", "sort"])
 @cases
 def test_gradients_go_to_the_values_that_count(case, implementation):
     x = jax.random.normal(jax.random.key(0), (case.clients, case.dim))  # no ties
@@ -174,11 +174,18 @@ def test_vmap_over_experiments_with_clients_of_their_own(implementation):
         check([g[i] for g in got], x[i], valid[i], int(trim[i]))
 
 
-@pytest.mark.parametrize("clients", [9, 130])
-def test_defaults_and_no_mask(clients):
-    assert default_implementation(clients) == ("network" if clients <= 128 else "sort")
+@pytest.mark.parametrize("clients", [9, 65, 130])
+def test_no_mask_and_the_default(clients):
     x, valid = draw(clients, 6), np.ones(clients, bool)
-    check((coordinate_median(x), trimmed_mean(x, 2)), x, valid, 2)
+    check((jax.jit(coordinate_median)(x), jax.jit(trimmed_mean)(x, 2)), x, valid, 2)
+
+
+def test_the_default_depends_on_the_statistic_and_the_clients():
+    chosen = lambda statistic: [
+        default_implementation(statistic, n) for n in (32, 33, 128, 129, 513)
+    ]
+    assert chosen("median") == ["network", "network", "network", "stages", "sort"]
+    assert chosen("trimmed_mean") == ["network", "stages", "stages", "stages", "sort"]
 
 
 def test_large_values_do_not_overflow():

@@ -33,7 +33,7 @@ def pallas_order(
     if clients > MAX_CLIENTS or x.dtype != jnp.float32:
         raise NotImplementedError(
             f"implementation 'pallas_gpu' takes up to {MAX_CLIENTS} clients in at most 32 bits, "
-            f"got {clients} in {x.dtype}; use 'sort' or 'network'."
+            f"got {clients} in {x.dtype}; use 'stages' or 'sort'."
         )
     if dim == 0:
         return jnp.zeros(0, jnp.float32)
