@@ -423,6 +423,14 @@ def test_arguments_and_results_of_any_kind():
     assert client_batched(fn).__name__ == "fn"
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint], ids=["", "jit", "remat"])
+def test_fixed_filters_are_constants(wrap):
+    blur = np.full((3, 3, 2, 2), 0.1, np.float32)
+    fn = lambda x: jnp.sum(wrap(lambda x: jnp.sin(conv(x, blur)))(x))
+    for f, g in ((client_batched(fn), fn), (jax.grad(client_batched(fn)), jax.grad(fn))):
+        np.testing.assert_allclose(f(X), g(X), rtol=1e-5, atol=1e-5)
+
+
 def test_closed_over_tracers_and_named_axes():
     def per_client(w, x):
         fn = lambda x: lax.psum(jnp.mean(conv(x, w)), "clients") * lax.axis_index("clients")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jax.extend.core import primitives as p
 
@@ -161,7 +162,8 @@ class _Rewrite:
         replacement = self.survey.replacement(eqn)
         if replacement is not None:
             with context_of(eqn):
-                return [replacement(*args)]
+                # Constants of the function may be NumPy arrays still.
+                return [replacement(*map(jnp.asarray, args))]
         if is_entered(eqn) and any(self.survey.look(f).any_replaced for f in functions_of(eqn)):
             if eqn.primitive in _WITH_RULES:
                 with context_of(eqn):
