@@ -72,7 +72,7 @@ def test_rounding_equals_the_reference_draw_by_draw(seed):
     key = jax.random.key(seed)
     got = stochastic_round(key, jnp.asarray(x))
     want = stochastic_round_reference(
-        np.float64(x), np.asarray(jax.random.bits(key, x.shape, "uint32"))
+        x.astype(np.float64), np.asarray(jax.random.bits(key, x.shape, "uint32"))
     )
     np.testing.assert_array_equal(got, want)
     assert got.dtype == jnp.int32

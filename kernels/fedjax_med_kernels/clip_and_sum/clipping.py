@@ -38,9 +38,10 @@ class ClippedSum(NamedTuple):
 def default_implementation(dtype: jnp.dtype) -> Implementation:
     """The rule behind `implementation=None`.
 
-    On 2 CPU cores `dot` takes 0.5 to 1.0 times as long as `scan` in float32, and both about a
-    fifth of what clipping a copy does where it does not fit the cache. For 16-bit floats the
-    matrix-vector product needs a float32 copy of the updates, while `scan` converts as it reads
+    On 2 CPU cores in float32, 64 clients of 2,000 to 20 of a million parameters, `"scan"` takes 1.1
+    to 4.8 times as long as `"dot"`, and the formula with a clipped copy 1.2 to 1.5 times without
+    and 2 to 8 times with a mask against NaN. For 16-bit floats the
+    matrix-vector product needs a float32 copy of the updates, while `"scan"` converts as it reads
     (except on CPUs, where XLA writes that copy for both).
     """
     return "scan" if jnp.dtype(dtype).itemsize < 4 else "dot"

@@ -62,7 +62,8 @@ def sort_stages(x: Float[Array, "clients dim"]) -> Float[Array, "clients dim"]:
     while merged <= size:
         parts = x.reshape(size // merged, 2, merged // 2, dim)
         low, high = parts[:, 0], parts[:, 1, ::-1]
-        pair = [jnp.minimum(low, high), jnp.maximum(low, high)[:, ::-1]]
+        # The larger half stays mirrored: the stages that follow sort it either way round.
+        pair = [jnp.minimum(low, high), jnp.maximum(low, high)]
         x = jnp.stack(pair, axis=1).reshape(size, dim)
         distance = merged // 4
         while distance >= 1:
