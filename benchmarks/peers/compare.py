@@ -1,12 +1,14 @@
-"""Rounds of an image workload in turn: the engine, then a plain PyTorch loop, then the engine, ...
+"""Rounds of an image workload in turn: the engine, then a peer, then the engine, ...
 
 First both train one round without dropout from the same parameters, and the results are compared;
 then the clock runs. One runs while the other waits, so that a machine that is busy for a while is
 busy for both, and what counts is the median of the ratios of neighbouring rounds.
 
-PyTorch runs in an environment of its own, which `--torch-python` names:
+The peers are a plain PyTorch loop, in an environment of its own that `--torch-python` names,
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
+
+and the engine itself with the rewrite of convolutions switched off.
 """
 
 from __future__ import annotations
@@ -17,25 +19,25 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks import records
 
 NAMES = ("femnist-cnn", "cifar-cnn")
+PEERS = ("pytorch-loop", "no-rewrite")
 
 
 def make_parser() -> records.Parser:
     """The command line."""
     parser = records.parser("peers.compare", __doc__)
     parser.add_argument("--workload", required=True, choices=NAMES)
+    parser.add_argument("--peer", required=True, choices=PEERS)
     parser.add_argument("--rounds", type=records.at_least(2), default=12, help="default: 12")
     parser.add_argument(
-        "--torch-python",
-        required=True,
-        metavar="FILE",
-        help="Python of an environment with PyTorch",
+        "--torch-python", metavar="FILE", help="Python of an environment with PyTorch"
     )
     parser.add_argument(
         "--channels-last", action="store_true", help="PyTorch's other memory format"
@@ -43,11 +45,32 @@ def make_parser() -> records.Parser:
     return parser
 
 
+class Peer(Protocol):
+    """Another way to train the workload, one round at a time."""
+
+    def start(self, loaded: Any, arrays: Path, dropout: bool) -> dict[str, Any]:
+        """Begins anew with the initial parameters; returns what a result should say of it."""
+        ...
+
+    def round(self, cohort: Sequence[int]) -> float:
+        """Trains a round; returns its seconds."""
+        ...
+
+    def parameters(self, folder: Path) -> dict[str, Any]:
+        """The current parameters by name."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
 class PyTorchLoop:
     """The loop of `pytorch_loop.py` in a process of its own."""
 
-    def __init__(self, python: str, parser: records.Parser):
-        """Starts it."""
+    def __init__(self, python: str, channels_last: bool, parser: records.Parser):
+        """Starts the process."""
+        self._channels_last = channels_last
         script = Path(__file__).with_name("pytorch_loop.py")
         try:
             self._process = subprocess.Popen(
@@ -56,12 +79,8 @@ class PyTorchLoop:
         except OSError as error:
             parser.error(f"--torch-python: cannot run {python}: {error.strerror}")
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Sends a request and waits for the answer.
-
-        Raises:
-          RuntimeError: if the process ended instead; its messages have been printed.
-        """
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        """Sends a request and waits for the answer."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -71,17 +90,99 @@ class PyTorchLoop:
             raise RuntimeError("The PyTorch process ended; its messages are above.")
         return json.loads(answer)
 
+    def start(self, loaded: Any, arrays: Path, dropout: bool) -> dict[str, Any]:
+        """Hands it the arrays and the settings."""
+        answer = self._ask(
+            arrays=str(arrays),
+            batch_size=loaded.workload.batch_size,
+            learning_rate=0.1,
+            dropout=loaded.workload.dropout if dropout else (0.0, 0.0),
+            channels_last=self._channels_last,
+            threads=records.cpu_count(),
+        )
+        return {**answer, "channels_last": self._channels_last}
+
+    def round(self, cohort: Sequence[int]) -> float:
+        """Trains a round; returns its seconds, measured over there."""
+        return self._ask(cohort=list(cohort))["seconds"]
+
+    def parameters(self, folder: Path) -> dict[str, Any]:
+        """The current parameters, in the layout of the workload."""
+        import numpy as np
+
+        return dict(np.load(self._ask(save=str(folder / "theirs.npz"))["saved"]))
+
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.communicate()
 
 
-class Turns:
-    """A callback that lets the other engine train the same cohort after every round."""
+class EngineInTurn:
+    """The engine without the rewrite, in a thread that rests between rounds.
 
-    def __init__(self, loop: PyTorchLoop, cohorts: Sequence[Sequence[int]]):
+    It is a callback too: told of a round, it hands over and waits for its next turn.
+    """
+
+    def __init__(self) -> None:
+        """Nothing runs yet."""
+        self._thread: threading.Thread | None = None
+
+    def start(self, loaded: Any, arrays: Path, dropout: bool) -> dict[str, Any]:
+        """Prepares a run of all cohorts of the workload."""
+        self.close()
+        self._ours, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, args=(loaded,), daemon=True)
+        self._thread.start()
+        return {}
+
+    def _run(self, loaded: Any) -> None:
+        self._ours.acquire()
+        try:
+            if not self._ended:
+                simulate(loaded, callbacks=(self,), rewrite=False)
+        finally:
+            self._theirs.release()
+
+    def stops_at(self, round_index: int) -> bool:
+        """Every round is a chunk of its own."""
+        return True
+
+    def __call__(self, progress: Any) -> bool:
+        """The turn is over; whether the run is, too."""
+        self._seconds = progress.seconds_per_round
+        if progress.round == progress.num_rounds or self._ended:
+            self._params = progress.variables().params
+            return self._ended
+        self._theirs.release()
+        self._ours.acquire()
+        return self._ended
+
+    def round(self, cohort: Sequence[int]) -> float:
+        """Trains the next round of the workload."""
+        self._ours.release()
+        self._theirs.acquire()
+        return self._seconds
+
+    def parameters(self, folder: Path) -> dict[str, Any]:
+        """The parameters after the last round."""
+        return self._params
+
+    def close(self) -> None:
+        """Ends the run at its next turn."""
+        if self._thread is not None:
+            self._ended = True
+            self._ours.release()
+            self._thread.join()
+            self._thread = None
+
+
+class Turns:
+    """A callback that lets the peer train the same cohort after every round."""
+
+    def __init__(self, peer: Peer, cohorts: Sequence[Sequence[int]]):
         """Takes turns over these cohorts."""
-        self._loop, self._cohorts = loop, cohorts
+        self._peer, self._cohorts = peer, cohorts
         self.seconds: list[tuple[float, float]] = []
 
     def stops_at(self, round_index: int) -> bool:
@@ -89,76 +190,73 @@ class Turns:
         return True
 
     def __call__(self, progress: Any) -> None:
-        """The engine's round is over; now the same round of the other."""
-        answer = self._loop.ask(cohort=self._cohorts[progress.round - 1])
-        self.seconds.append((progress.seconds_per_round, answer["seconds"]))
+        """The engine's round is over; now the same round of the peer."""
+        seconds = self._peer.round(self._cohorts[progress.round - 1])
+        self.seconds.append((progress.seconds_per_round, seconds))
 
     def close(self) -> None:
         """Nothing to release."""
 
 
 @contextlib.contextmanager
-def pytorch_loop(a: argparse.Namespace, parser: records.Parser) -> Iterator[PyTorchLoop]:
-    """The loop, ended in any case."""
-    loop = PyTorchLoop(a.torch_python, parser)
+def open_peer(a: argparse.Namespace, parser: records.Parser) -> Iterator[Peer]:
+    """The peer, ended in any case."""
+    peer = (
+        EngineInTurn()
+        if a.peer == "no-rewrite"
+        else PyTorchLoop(a.torch_python, a.channels_last, parser)
+    )
     try:
-        yield loop
+        yield peer
     finally:
-        loop.close()
+        peer.close()
 
 
-def train(
-    a: argparse.Namespace, loop: PyTorchLoop, folder: Path, *, rounds: int, dropout: bool
-) -> tuple[Any, Turns, dict[str, Any]]:
-    """Both engines train the same rounds; returns the engine's run, the turns and PyTorch's answer."""
-    import numpy as np
-
-    from benchmarks import workloads
+def simulate(loaded: Any, callbacks: Sequence[Any], rewrite: bool = True) -> Any:
+    """The engine on all cohorts of a workload."""
     from fedjax_med import engine as fm
 
-    loaded = workloads.load(a.workload, rounds, dropout=dropout)
-    workload, train_split = loaded.workload, loaded.dataset.train
-    arrays = folder / "arrays.npz"
-    np.savez(
-        arrays,
-        **train_split.examples,
-        sizes=train_split.sizes,
-        **workloads.initial_params(workload),
-    )
-    answer = loop.ask(
-        arrays=str(arrays),
-        batch_size=workload.batch_size,
-        learning_rate=0.1,
-        dropout=workload.dropout if dropout else (0.0, 0.0),
-        channels_last=a.channels_last,
-        threads=records.cpu_count(),
-    )
-    turns = Turns(loop, loaded.sampler.rounds)
-    run = fm.simulate(
+    return fm.simulate(
         loaded.algorithm,
         loaded.dataset,
         task=loaded.task,
-        rounds=rounds,
+        rounds=len(loaded.sampler.rounds),
         local_work=loaded.local_work,
         cohort=loaded.sampler,
         variables=loaded.variables,
-        callbacks=(turns,),
+        callbacks=callbacks,
+        rewrite=rewrite,
     )
-    return run, turns, answer
 
 
-def relative_difference(run: Any, loop: PyTorchLoop, folder: Path) -> float:
+def train(
+    name: str, peer: Peer, folder: Path, *, rounds: int, dropout: bool
+) -> tuple[Any, Turns, dict[str, Any]]:
+    """Both train the same rounds; returns the engine's run, the turns and what the peer says."""
+    import numpy as np
+
+    from benchmarks import workloads
+
+    loaded = workloads.load(name, rounds, dropout=dropout)
+    split, arrays = loaded.dataset.train, folder / "arrays.npz"
+    np.savez(
+        arrays, **split.examples, sizes=split.sizes, **workloads.initial_params(loaded.workload)
+    )
+    said = peer.start(loaded, arrays, dropout)
+    turns = Turns(peer, loaded.sampler.rounds)
+    return simulate(loaded, callbacks=(turns,)), turns, said
+
+
+def relative_difference(run: Any, theirs: dict[str, Any], before: Any) -> float:
     """Between the parameters of the two: Euclidean norm, relative to that of their change."""
     import numpy as np
 
     ours = run.variables.params
-    theirs = np.load(loop.ask(save=str(folder / "theirs.npz"))["saved"])
-    before = np.load(folder / "arrays.npz")
 
-    def norm(other: Any) -> float:
+    def distance(other: Any) -> float:
         return float(sum(np.sum(np.square(ours[name] - other[name])) for name in ours)) ** 0.5
 
-    return norm(theirs) / norm(before)
+    return distance(theirs) / distance(before)
 
 
 # Where two elements of a pooling window are equal up to rounding, engines send a gradient to
@@ -169,20 +267,22 @@ _ALLOWED_DIFFERENCE = 0.05
 
 def measure(a: argparse.Namespace, parser: records.Parser) -> dict[str, Any]:
     """Compares the results, then the times."""
-    with tempfile.TemporaryDirectory() as name, pytorch_loop(a, parser) as loop:
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as name, open_peer(a, parser) as peer:
         folder = Path(name)
-        run, _, _ = train(a, loop, folder, rounds=1, dropout=False)
-        difference = relative_difference(run, loop, folder)
+        run, _, _ = train(a.workload, peer, folder, rounds=1, dropout=False)
+        with np.load(folder / "arrays.npz") as before:
+            difference = relative_difference(run, peer.parameters(folder), before)
         if not difference < _ALLOWED_DIFFERENCE:
-            raise RuntimeError(f"The two engines differ by {difference:.2g} after one round.")
-        _, turns, answer = train(a, loop, folder, rounds=a.rounds, dropout=True)
+            raise RuntimeError(f"The two differ by {difference:.2g} after one round.")
+        _, turns, said = train(a.workload, peer, folder, rounds=a.rounds, dropout=True)
     # The first round of each warms up.
     ours, theirs = zip(*turns.seconds[1:], strict=True)
-    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-    q1, median, q3 = records.quartiles(ratios)
+    q1, median, q3 = records.quartiles([b / a for a, b in turns.seconds[1:]])
     return {
         "benchmark": "peers",
-        "peer": "PyTorch loop",
+        "peer": a.peer,
         "workload": a.workload,
         "speedup_median": median,
         "speedup_q1": q1,
@@ -190,10 +290,8 @@ def measure(a: argparse.Namespace, parser: records.Parser) -> dict[str, Any]:
         "seconds_per_round_median": records.quartiles(ours)[1],
         "peer_seconds_per_round_median": records.quartiles(theirs)[1],
         "relative_difference": difference,
-        "rounds": len(ratios),
-        "peer_threads": answer["threads"],
-        "peer_channels_last": a.channels_last,
-        "torch": answer["torch"],
+        "rounds": len(ours),
+        **{f"peer_{key}": value for key, value in said.items()},
     }
 
 
@@ -202,9 +300,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = make_parser()
     a = parser.parse_args(arguments)
+    if (a.peer == "pytorch-loop") != (a.torch_python is not None):
+        parser.error("--torch-python goes with --peer pytorch-loop, and only with it")
     output = records.Output(a.json, parser)
     record = measure(a, parser)
-    shown = [argument if argument != a.torch_python else "PYTHON" for argument in arguments]
+    shown = ["PYTHON" if argument == a.torch_python else argument for argument in arguments]
     output.write(
         {**record, **records.environment(), "command": records.command("peers.compare", shown)}
     )
