@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import records
+from benchmarks.kernels.command import KERNELS
 from benchmarks.rounds import SPREAD_OVER_CORES
 
 ROUNDS = {"tabular-logreg": 1000, "ehr-mlp": 300, "femnist-cnn": 16, "cifar-cnn": 12}
@@ -33,6 +34,7 @@ def plan() -> dict[str, Runs]:
         "population": [("population", [])],
         "experiments": [("experiments", [])],
         "memory": [("memory", [])],
+        "kernels": [("kernels", ["--kernel", name]) for name in KERNELS],
     }
 
 

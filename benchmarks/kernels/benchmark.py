@@ -55,12 +55,15 @@ class Bound(NamedTuple):
       absolute: positions of the arguments whose absolute values give the size.
       gradient_sizes: `(cotangent, *arguments) -> sizes` of result and gradients, where signs
         cancel even among absolute values.
+      growth: of implementations whose sums are not those of the definition, how much larger they
+        can be: their error is measured against that times the largest size.
       products: whether results are matrix products, which accelerators round to fewer digits.
     """
 
     terms: tuple[int, ...]
     absolute: tuple[int, ...] = ()
     gradient_sizes: Function | None = None
+    growth: dict[str, float] = {}  # noqa: RUF012 (never mutated)
     products: bool = False
 
 

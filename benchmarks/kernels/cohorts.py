@@ -29,7 +29,7 @@ from fedjax_med_kernels.walsh_hadamard import cases as transforms
 CLIPS = list(clips.LARGE)
 ORDERS = [f"{f}/{name}" for f in ("coordinate_median", "trimmed_mean") for name in orders.LARGE]
 TRANSFORMS = list(transforms.LARGE)
-_BITS = (1, 3, 8)
+_BITS = (3, 8)
 QUANTIZATIONS = [f"quantize/{name}" for name in quantizations.LARGE] + [
     f"{f}-{bits}-bits/{name}"
     for f in ("pack", "unpack")
@@ -105,7 +105,7 @@ def order_statistic(name: str, clients: int) -> Benchmark:
     case = orders.LARGE[case_name]
     arguments = (normal((case.clients, case.dim), 0),)
     trim = case.clients // 10
-    names = ["network", "sort"]
+    names = ["network", "stages", "sort"]
     if _on_gpu() and case.clients <= 64:
         names.append("pallas_gpu")
     if function == "coordinate_median":
@@ -126,7 +126,9 @@ def order_statistic(name: str, clients: int) -> Benchmark:
         arguments=arguments,
         implementations=implementations,
         plain="library",
-        default=order_statistics.default_implementation(case.clients),
+        default=order_statistics.default_implementation(
+            "median" if function == "coordinate_median" else "trimmed_mean", case.clients
+        ),
         cost=cost_of(
             plain,
             arguments,
@@ -251,8 +253,8 @@ def pack_by_bits(codes: jax.Array, bits: int) -> jax.Array:
     columns = -(-length // group)
     padded = jnp.pad(codes, ((0, 0), (0, group * columns - length))).astype(jnp.uint32)
     of_column = padded.reshape(batch, group, columns).transpose(0, 2, 1)
-    each = (of_column[..., None] >> jnp.arange(bits, dtype=jnp.uint32)) & jnp.uint32(1)
-    stream = each.reshape(batch, columns, words, 32) << jnp.arange(32, dtype=jnp.uint32)
+    each = (of_column[..., None] >> _places(bits)) & jnp.uint32(1)
+    stream = each.reshape(batch, columns, words, 32) << _places(32)
     return jnp.sum(stream, axis=-1, dtype=jnp.uint32).transpose(0, 2, 1).reshape(batch, -1)
 
 
@@ -261,10 +263,14 @@ def unpack_by_bits(words: jax.Array, bits: int, length: int) -> jax.Array:
     batch = words.shape[0]
     group, of_group = 32 // math.gcd(bits, 32), bits // math.gcd(bits, 32)
     of_column = words.reshape(batch, of_group, -1).transpose(0, 2, 1)
-    each = (of_column[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1)
-    each = each.reshape(batch, -1, group, bits) << jnp.arange(bits, dtype=jnp.uint32)
+    each = (of_column[..., None] >> _places(32)) & jnp.uint32(1)
+    each = each.reshape(batch, -1, group, bits) << _places(bits)
     codes = jnp.sum(each, axis=-1, dtype=jnp.uint32).astype(jnp.uint8)
     return codes.transpose(0, 2, 1).reshape(batch, -1)[:, :length]
+
+
+def _places(bits: int) -> jax.Array:
+    return jnp.arange(bits, dtype=jnp.uint32).reshape(1, 1, 1, bits)
 
 
 def _quantize(size: int, clients: int) -> Benchmark:

@@ -39,7 +39,11 @@ def convolution(name: str, clients: int) -> Benchmark:
     case = convolutions.REAL_CASES[name]
     lhs, rhs = case.shapes()
     arguments = (normal((clients, *lhs.shape), 0), normal((clients, *rhs.shape), 1))
-    made = {"patches": conv.Patches(), "shifted": conv.Shifted()}
+    made: dict[str, Any] = {
+        "patches": conv.Patches(),
+        "shifted": conv.Shifted(),
+        "winograd": conv.Winograd(),
+    }
     if jax.default_backend() == "gpu":
         made["pallas_gpu"] = conv.PallasGpu()
     functions: dict[str, Function] = {
@@ -70,6 +74,8 @@ def convolution(name: str, clients: int) -> Benchmark:
         bound=Bound(
             (taps * case.inputs // groups, taps * case.outputs // groups, problem.size // clients),
             absolute=(0, 1),
+            # Absolute values of a row of B, G and A add up to 2, 3/2 and 3 in every dimension.
+            growth={"winograd": 9.0 ** len(case.kernel)},
             products=True,
         ),
         differentiated=(0, 1),

@@ -191,7 +191,10 @@ def check(
         unit = bound.terms[index] * float(np.finfo(np.float32).eps)
         if bound.products:
             unit += 2 * _PRODUCT_EPS.get(jax.default_backend(), 0.0)
-        allowed = unit * np.abs(size) + 1e-300
+        size = np.abs(size)
+        if name in bound.growth:
+            size = np.full_like(size, bound.growth[name] * size.max())
+        allowed = unit * size + 1e-300
         error = np.abs(np.asarray(g, np.float64) - w)
         if not np.all(error <= allowed):  # this way round, NaN is refused as well
             place = np.unravel_index(

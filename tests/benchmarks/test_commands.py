@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import experiments, memory, population, records, rounds
+from benchmarks import experiments, kernels, memory, population, records, rounds
 from benchmarks.all import other_placements, plan, write
+from benchmarks.kernels import report
 from benchmarks.workloads import WORKLOADS
 
 
@@ -67,6 +68,13 @@ def test_lanes_and_devices_change_no_parameters(tmp_path):
         (population.main, ["--clients", "5", "--cohort", "6"], "population of 5"),
         (memory.main, ["--case", "mlp", "--cohorts", "10", "5000"], "2000 clients"),
         (experiments.main, ["--data-dir", "/no/folder"], "/no/folder"),
+        (kernels.main, ["--kernel", "fft"], "'fft'"),
+        (kernels.main, ["--kernel", "masks", "--clients", "0"], "at least 1, got '0'"),
+        (kernels.main, ["--kernel", "masks", "--case", "x"], "'x' is no case of masks; it has"),
+        (kernels.main, ["--kernel", "masks", "--implementation", "x"], "it has xla, stacked"),
+        (kernels.main, ["--kernel", "all", "--case", "x"], "one kernel"),
+        (kernels.main, ["--kernel", "masks", "--json", "/no/folder/x"], "Cannot write"),
+        (report.main, ["/no/file.jsonl"], "/no/file.jsonl"),
     ],
 )
 def test_bad_arguments_are_one_sentence(main, arguments, words, capsys):
@@ -117,7 +125,9 @@ def test_memory_measures_one_size(tmp_path):
 
 
 def test_all_plans_arguments_that_exist():
-    modules = {m.__name__.rpartition(".")[2]: m for m in (experiments, memory, population, rounds)}
+    modules = {
+        m.__name__.rpartition(".")[2]: m for m in (experiments, kernels, memory, population, rounds)
+    }
     for runs in (*plan().values(), other_placements(2)):
         for module, options in runs:
             arguments = modules[module].make_parser().parse_args(options)
