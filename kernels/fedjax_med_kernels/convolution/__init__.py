@@ -8,7 +8,6 @@ from fedjax_med_kernels.convolution.general_dilated import (
     conv_general_dilated,
     convolution_problem,
 )
-from fedjax_med_kernels.convolution.images import conv2d, max_pool2d
 from fedjax_med_kernels.convolution.library import Library
 from fedjax_med_kernels.convolution.pallas_gpu import PallasGpu, Tiles
 from fedjax_med_kernels.convolution.patches import Patches
@@ -29,8 +28,6 @@ __all__ = [
     "Window",
     "Winograd",
     "choose",
-    "conv2d",
     "conv_general_dilated",
     "convolution_problem",
-    "max_pool2d",
 ]
