@@ -7,121 +7,39 @@ minibatch on any device is a gather by index. This module needs NumPy only.
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedjax_med.data._keys import random_keys, stream_of
-from fedjax_med.data._tree import PyTree, leaves, leaves_with_paths, map_leaves
+from fedjax_med.data._tree import PyTree, leaves_with_paths, map_leaves
+from fedjax_med.data.client_arrays import (
+    ClientArrays,
+    concatenate_clients,
+    first_difference,
+    row_chunks,
+    signature_of,
+)
 from fedjax_med.data.errors import DataError
+from fedjax_med.data.storage import (
+    little_endian,
+    new_folder,
+    read_array,
+    read_tree,
+    write_array,
+    write_tree,
+)
 
 SPLITS = ("train", "validation", "test")
 
 _NAME_FIELDS = ("client_names", "feature_names", "label_names")
 _FORMAT = "fedjax_med.federated_dataset"
 _FORMAT_VERSION = 1
-_CHUNK_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class ClientArrays:
-    """Examples of all clients, concatenated, and how many belong to each.
-
-    Attributes:
-      examples: any nesting of dict, list and tuple whose leaves are arrays `[N, ...]` of
-        numbers or booleans, client after client. Supervised data is by convention
-        `{"x": float32 [N, ...], "y": int32 or float32 [N]}`. Leaves may be `np.memmap`.
-      sizes: int64 `[num_clients]`, the number of examples of each client; 0 is allowed here
-        (a client may have no test examples), `fedjax_med.data.check` decides where it is not.
-
-    Raises:
-      DataError: on construction, if a leaf is not an array of numbers, if the leaves differ
-        in length, or if `sizes` does not add up to that length.
-    """
-
-    examples: PyTree
-    sizes: np.ndarray
-
-    def __post_init__(self):
-        sizes = np.asarray(self.sizes)
-        if sizes.ndim != 1 or (sizes.size and not np.issubdtype(sizes.dtype, np.integer)):
-            raise DataError(
-                f"sizes must be a list of integers, one per client, got shape {sizes.shape} "
-                f"and dtype {sizes.dtype}."
-            )
-        if (sizes < 0).any():
-            raise DataError(f"sizes must not be negative, got {int(sizes.min())}.")
-        # asanyarray keeps a memmap a memmap; frozen, hence object.__setattr__.
-        object.__setattr__(self, "sizes", sizes.astype(np.int64))
-        object.__setattr__(self, "examples", map_leaves(np.asanyarray, self.examples))
-        total = int(self.sizes.sum())
-        empty = True
-        for path, leaf in leaves_with_paths(self.examples):
-            empty = False
-            # Kind V without fields is bfloat16 and its relatives.
-            if leaf.dtype.kind not in "biufcV" or leaf.dtype.names:
-                raise DataError(
-                    f"examples{path} has dtype {leaf.dtype}; only numbers and booleans are "
-                    "allowed, so encode text and categories first."
-                )
-            if leaf.ndim == 0 or leaf.shape[0] != total:
-                raise DataError(
-                    f"examples{path} has shape {leaf.shape}, but the sizes of the "
-                    f"{len(self.sizes)} clients add up to {total} examples, which its first "
-                    "axis must equal."
-                )
-        if empty:
-            raise DataError("examples holds no array; at least one is needed.")
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """int64 `[num_clients + 1]`; client `i` has the rows `offsets[i]:offsets[i + 1]`."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sizes)])
-
-    @property
-    def num_examples(self) -> int:
-        """The number of examples of all clients together."""
-        return int(self.offsets[-1])
-
-    @property
-    def num_clients(self) -> int:
-        """The number of clients."""
-        return len(self.sizes)
-
-    def client(self, index: int) -> PyTree:
-        """The examples of one client: views, nothing is copied.
-
-        Raises:
-          IndexError: if `index` is not in `range(num_clients)`.
-        """
-        if not 0 <= index < self.num_clients:
-            raise IndexError(f"client index must be in 0..{self.num_clients - 1}, got {index}.")
-        start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
-        return map_leaves(lambda leaf: leaf[start:stop], self.examples)
-
-    def row_indices(self, clients: np.ndarray | Sequence[int]) -> np.ndarray:
-        """The row numbers of the given clients, one client after the other, int64."""
-        clients = np.asarray(clients, np.int64)
-        sizes = self.sizes[clients]
-        # Where the rows of each client begin in the result, subtracted from where they
-        # begin here, turns one arange into all row numbers without a Python loop.
-        begins = np.cumsum(sizes) - sizes
-        return np.arange(sizes.sum()) + np.repeat(self.offsets[clients] - begins, sizes)
-
-    def take(self, clients: np.ndarray | Sequence[int]) -> "ClientArrays":
-        """The given clients in the given order; their rows are copied into memory."""
-        clients = np.asarray(clients, np.int64)
-        rows = self.row_indices(clients)
-        return ClientArrays(map_leaves(lambda leaf: leaf[rows], self.examples), self.sizes[clients])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +81,14 @@ class FederatedDataset:
             seen: set[str] = set()
             twice = next(n for n in self.client_names if n in seen or seen.add(n))
             raise DataError(f"client name {twice!r} occurs more than once; names must differ.")
-        signature = _signature(self.train.examples)
+        signature = signature_of(self.train.examples)
         for split, arrays in self.splits().items():
             if arrays.num_clients != len(self.client_names):
                 raise DataError(
                     f"{split} has {arrays.num_clients} clients, but client_names has "
                     f"{len(self.client_names)}; they must be equal."
                 )
-            difference = _first_difference(signature, _signature(arrays.examples))
+            difference = first_difference(signature, signature_of(arrays.examples))
             if difference:
                 raise DataError(f"{split} and train must hold the same arrays, but {difference}.")
         width = _num_features(self.train.examples)
@@ -217,7 +135,7 @@ class FederatedDataset:
         if not clients:
             raise DataError("clients is empty; at least one client is needed.")
         names = tuple(clients)
-        train = _concatenate_clients(names, clients, "train")
+        train = concatenate_clients(names, clients, "train")
         template = map_leaves(lambda leaf: leaf[:0], train.examples)
         held_out: dict[str, ClientArrays] = {}
         for split, given in (("validation", validation), ("test", test)):
@@ -225,7 +143,7 @@ class FederatedDataset:
                 raise _unknown_client(unknown, names)
             if given is not None:
                 filled = {n: given.get(n, template) for n in names}
-                held_out[split] = _concatenate_clients(names, filled, split)
+                held_out[split] = concatenate_clients(names, filled, split)
         return cls(name, names, train, **held_out, **_as_tuples(metadata))
 
     @classmethod
@@ -479,7 +397,7 @@ class FederatedDataset:
             for path, leaf in leaves_with_paths(arrays.examples):
                 add([path, leaf.dtype.name, leaf.shape])
                 for _, piece in row_chunks(leaf):
-                    digest.update(np.ascontiguousarray(_little_endian(piece)).tobytes())
+                    digest.update(np.ascontiguousarray(little_endian(piece)).tobytes())
         return digest.hexdigest()
 
     def summary(self) -> list[dict[str, Any]]:
@@ -513,20 +431,11 @@ class FederatedDataset:
             containers other than dict with text keys, list and tuple.
           OSError: if the disk is full or not writable.
         """
-        folder = Path(folder)
-        if folder.exists():
-            raise DataError(f"{folder} exists already; give a folder that does not.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(Path(folder)) as temporary:
             splits = {}
             for split, arrays in self.splits().items():
-                files: list[dict[str, Any]] = []
-                structure = _describe(arrays.examples, split, files)
-                for entry, leaf in zip(files, leaves(arrays.examples), strict=True):
-                    _write_array(temporary / entry["file"], leaf)
-                _write_array(temporary / f"{split}.sizes.npy", arrays.sizes)
-                splits[split] = {"structure": structure, "leaves": files}
+                splits[split] = write_tree(temporary, split, arrays.examples)
+                write_array(temporary / f"{split}.sizes.npy", arrays.sizes)
             manifest = {
                 "format": _FORMAT,
                 "version": _FORMAT_VERSION,
@@ -544,11 +453,6 @@ class FederatedDataset:
                 json.dump(manifest, file, ensure_ascii=False, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o755)  # mkdtemp makes it private to the user
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     @classmethod
     def load(
@@ -596,11 +500,8 @@ class FederatedDataset:
             )
         splits = {}
         for split, entry in manifest["splits"].items():
-            arrays = [
-                _read_array(folder / leaf["file"], leaf, memory_map) for leaf in entry["leaves"]
-            ]
-            sizes = _read_array(folder / f"{split}.sizes.npy", None, memory_map=False)
-            splits[split] = ClientArrays(_rebuild(entry["structure"], arrays), sizes)
+            sizes = read_array(folder / f"{split}.sizes.npy", None, memory_map=False)
+            splits[split] = ClientArrays(read_tree(folder, entry, memory_map), sizes)
         texts = ("name", "licence", "source", "citation")
         return cls(
             **{field: tuple(manifest[field]) for field in _NAME_FIELDS},
@@ -653,125 +554,3 @@ def _unknown_client(name: str, known: Sequence[str]) -> DataError:
 def _num_features(examples: PyTree) -> int | None:
     x = examples.get("x") if isinstance(examples, dict) else None
     return x.shape[1] if isinstance(x, np.ndarray) and x.ndim == 2 else None
-
-
-def _signature(examples: PyTree) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {path: (leaf.dtype.name, leaf.shape[1:]) for path, leaf in leaves_with_paths(examples)}
-
-
-def _first_difference(want: dict[str, Any], got: dict[str, Any]) -> str:
-    """What distinguishes two signatures, in words, or an empty string."""
-    for path in [*want, *got]:
-        if path not in got:
-            return f"examples{path} is missing"
-        if path not in want:
-            return f"there is also examples{path}"
-        if want[path] != got[path]:
-            (dtype, shape), (want_dtype, want_shape) = got[path], want[path]
-            return (
-                f"examples{path} has dtype {dtype} and shape {shape} per example instead of "
-                f"{want_dtype} and {want_shape}"
-            )
-    return ""
-
-
-def _concatenate_clients(
-    names: Sequence[str], clients: Mapping[str, PyTree], split: str
-) -> ClientArrays:
-    trees = [map_leaves(np.asanyarray, clients[name]) for name in names]
-    sizes, signature = [], None
-    for name, tree in zip(names, trees, strict=True):
-        pairs = list(leaves_with_paths(tree))
-        for path, leaf in pairs:
-            if leaf.ndim == 0 or leaf.shape[0] != len(pairs[0][1]):
-                raise DataError(
-                    f"examples{path} of client {name!r} ({split}) has shape {leaf.shape}, "
-                    f"but examples{pairs[0][0]} has shape {pairs[0][1].shape}; the first "
-                    "axes must be equal."
-                )
-        sizes.append(len(pairs[0][1]) if pairs else 0)
-        signature = signature or _signature(tree)
-        difference = _first_difference(signature, _signature(tree))
-        if difference:
-            raise DataError(
-                f"client {name!r} ({split}) must hold the same arrays as client {names[0]!r}, "
-                f"but {difference}."
-            )
-    return ClientArrays(map_leaves(lambda *parts: np.concatenate(parts), *trees), np.array(sizes))
-
-
-def row_chunks(leaf: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields `(first row, rows)`, pieces of about 16 MiB, so a memmap is never in memory."""
-    rows = max(1, _CHUNK_BYTES // max(1, leaf.itemsize * int(np.prod(leaf.shape[1:]))))
-    for start in range(0, leaf.shape[0], rows):
-        yield start, leaf[start : start + rows]
-
-
-def _little_endian(array: np.ndarray) -> np.ndarray:
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
-
-
-def _describe(tree: PyTree, split: str, files: list[dict[str, Any]]) -> Any:
-    """The structure of `tree` as JSON; appends one entry per leaf to `files`."""
-    if tree is None:
-        return {"kind": "none"}
-    if isinstance(tree, dict):
-        if not all(isinstance(key, str) for key in tree):
-            raise DataError("only dicts with text keys can be saved; rename the other keys.")
-        children = {key: _describe(tree[key], split, files) for key in sorted(tree)}
-        return {"kind": "dict", "children": children}
-    if isinstance(tree, np.ndarray):
-        index = len(files)
-        files.append(
-            {
-                "file": f"{split}.{index}.npy",
-                "dtype": tree.dtype.name,
-                "shape": tree.shape,
-            }
-        )
-        return {"kind": "leaf", "index": index}
-    if type(tree) not in (list, tuple):
-        raise DataError(f"{type(tree).__name__} cannot be saved; use dict, list or tuple.")
-    children = [_describe(child, split, files) for child in tree]
-    return {"kind": type(tree).__name__, "children": children}
-
-
-def _rebuild(structure: Any, arrays: list[np.ndarray]) -> PyTree:
-    kind = structure["kind"]
-    if kind == "none":
-        return None
-    if kind == "leaf":
-        return arrays[structure["index"]]
-    children = structure["children"]
-    if kind == "dict":
-        return {key: _rebuild(child, arrays) for key, child in children.items()}
-    return (list if kind == "list" else tuple)(_rebuild(child, arrays) for child in children)
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, _little_endian(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_array(path: Path, expected: dict[str, Any] | None, memory_map: bool) -> np.ndarray:
-    memory_map = memory_map and (expected is None or 0 not in expected["shape"])
-    try:
-        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged: {error}.") from error
-    if expected is None:
-        return array
-    if array.dtype.kind == "V":  # .npy files keep bfloat16 and its relatives as raw bytes
-        ml_dtypes = importlib.import_module("ml_dtypes")  # comes with JAX
-        array = array.view(getattr(ml_dtypes, expected["dtype"]))
-    if [array.dtype.name, list(array.shape)] != [
-        expected["dtype"],
-        list(expected["shape"]),
-    ]:
-        raise DataError(
-            f"{path} holds {array.dtype.name} {list(array.shape)}, but the manifest says "
-            f"{expected['dtype']} {expected['shape']}."
-        )
-    return array

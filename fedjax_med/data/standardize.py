@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedjax_med.data.client_arrays import ClientArrays
 from fedjax_med.data.errors import DataError
-from fedjax_med.data.federated_dataset import ClientArrays, FederatedDataset
+from fedjax_med.data.federated_dataset import FederatedDataset
 
 _CHUNK_VALUES = 2**21
 

@@ -3,12 +3,9 @@
 import numpy as np
 
 from fedjax_med.data._tree import leaves_with_paths
+from fedjax_med.data.client_arrays import ClientArrays, row_chunks
 from fedjax_med.data.errors import DataError
-from fedjax_med.data.federated_dataset import (
-    ClientArrays,
-    FederatedDataset,
-    row_chunks,
-)
+from fedjax_med.data.federated_dataset import FederatedDataset
 
 
 def check(dataset: FederatedDataset, num_classes: int | None = None) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjax_med.data import ClientArrays, DataError, FederatedDataset
-from fedjax_med.data import federated_dataset as module
+from fedjax_med.data import client_arrays as module
 from fedjax_med.data._keys import random_keys
 from fedjax_med.data._tree import leaves_with_paths, map_leaves
 
@@ -435,7 +435,7 @@ def test_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.json, "dump", full)
+    monkeypatch.setattr(json, "dump", full)
     with pytest.raises(OSError, match="No space left"):
         make_dataset().save(tmp_path / "new")
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedjax_med.data import ClientArrays, DataError, FederatedDataset, check
-from fedjax_med.data import federated_dataset as module
+from fedjax_med.data import client_arrays as module
 
 
 def make_dataset(**metadata):
