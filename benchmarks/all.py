@@ -1,7 +1,7 @@
 """Every benchmark in turn, each in a process of its own; results by benchmark and device.
 
-Takes about five minutes on two quiet cores. A file of results is replaced once its benchmark is
-through, so an interrupted one leaves the results of before.
+Takes about half an hour on two quiet cores, five minutes of it without the kernels. A file of
+results is replaced once its benchmark is through, so an interrupted one leaves the results of before.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ def write_figure(path: Path, rows: Sequence[Row]) -> None:
         )
         time.set_title("Time per execution")
         share.set_title("Share of the roofline [%]")
-        share.set_xlim(0, 100)
+        largest = max(r.ours["roofline_ratio"] for r in shown)
+        share.set_xlim(0, max(100, 103 * largest))
         for axes in (time, share):
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
@@ -116,7 +117,7 @@ def write_figure(path: Path, rows: Sequence[Row]) -> None:
         clients = next((r.ours["clients"] for r in shown if r.ours["clients"]), None)
         words = [first["device_kind"], first["processor"], f"{first['cpu_count']} cores"]
         words += [f"JAX {first['jax']}", "float32"]
-        words += [f"{clients} clients"] if clients else []
+        words += [f"{clients} client{'s' * (clients > 1)}"] if clients else []
         words += ["result and gradients"] if with_gradient else []
         figure.suptitle(", ".join(dict.fromkeys(words)), x=0.01, ha="left", fontsize=9, color=MUTED)
         figure.savefig(path, dpi=130, metadata={"Software": None})

@@ -18,6 +18,8 @@ CALL_S = 0.05
 # No more repeats are started once those of one implementation have taken this long.
 _MOST_S = 6.0
 _LEAST_REPEATS = 3
+# An execution that takes this long is the same the second time.
+_SLOW_S = 1.0
 # Unit roundoff of the inputs of matrix products that accelerators take by default (TF32, and
 # bfloat16 with its 8 bits on TPUs).
 _PRODUCT_EPS = {"cpu": 0.0, "gpu": 2.0**-10, "tpu": 2.0**-7}
@@ -113,11 +115,13 @@ def times_in_turns(
 
     counts, seconds = {}, {name: [] for name in programs}
     for name in programs:
-        call(name, 1)  # warms up
-        once = call(name, 1)
-        # Once more with several, because a single execution is mostly dispatch.
-        few = max(1, min(100, round(CALL_S / 4 / max(once, 1e-6))))
-        each = call(name, few) / few
+        each = call(name, 1)  # warms up
+        if each < _SLOW_S:
+            each = call(name, 1)
+        # Once more with several, because a single short execution is mostly dispatch.
+        few = min(100, round(CALL_S / 4 / max(each, 1e-6)))
+        if few > 1:
+            each = call(name, few) / few
         counts[name] = max(1, round(CALL_S / max(each, 1e-8)))
     for _ in range(repeats):
         for name, so_far in seconds.items():
