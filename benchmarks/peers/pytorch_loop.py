@@ -4,7 +4,8 @@ Runs in an environment of its own with PyTorch and NumPy, told what to do by lin
 standard input and answering with one line each; `benchmarks.peers.compare` starts it and takes
 turns with the engine. Nothing of the engine is imported.
 
-    {"arrays": FILE.npz, "batch_size": 10, "learning_rate": 0.1, "dropout": [0.25, 0.5]}
+    {"arrays": FILE.npz, "batch_size": 10, "learning_rate": 0.1, "dropout": [0.25, 0.5],
+     "channels_last": false, "threads": 2}   ->   {"torch": "2.13.0", "threads": 2}
     {"cohort": [3, 14, 15]}   ->   {"seconds": 2.9}
     {"save": FILE.npz}        ->   {"saved": FILE.npz}
 """
@@ -14,8 +15,10 @@ import sys
 import time
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+
+# In an environment of its own, not in that of the type checker.
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 
 NAMES = ("conv1", "conv2", "dense1", "dense2")
 
@@ -104,24 +107,25 @@ class Loop:
         self.params = [sum_ / weights for sum_ in total]
 
 
+def answer(request, loops):
+    """Does what is asked of the last of the loops, or starts one."""
+    if "arrays" in request:
+        torch.set_num_threads(request.pop("threads"))
+        loops.append(Loop(**request))
+        return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    if "cohort" in request:
+        start = time.perf_counter()
+        loops[-1].round(request["cohort"])
+        return {"seconds": time.perf_counter() - start}
+    np.savez(request["save"], **to_numpy(loops[-1].params))
+    return {"saved": request["save"]}
+
+
 def main():
     """Answers requests until standard input ends."""
-    loop = None
+    loops = []
     for line in sys.stdin:
-        request = json.loads(line)
-        if "arrays" in request:
-            if "threads" in request:
-                torch.set_num_threads(request.pop("threads"))
-            loop = Loop(**request)
-            answer = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-        elif "cohort" in request:
-            start = time.perf_counter()
-            loop.round(request["cohort"])
-            answer = {"seconds": time.perf_counter() - start}
-        else:
-            np.savez(request["save"], **to_numpy(loop.params))
-            answer = {"saved": request["save"]}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer(json.loads(line), loops)), flush=True)
 
 
 if __name__ == "__main__":
