@@ -117,11 +117,34 @@ class PyTorchLoop:
         self._process.communicate()
 
 
-class EngineInTurn:
-    """The engine without the rewrite, in a thread that rests between rounds.
+class _Rest:
+    """A callback that hands over after every round and waits for the next turn."""
 
-    It is a callback too: told of a round, it hands over and waits for its next turn.
-    """
+    def __init__(self) -> None:
+        """Waits for the first turn."""
+        self.ours, self.theirs = threading.Semaphore(0), threading.Semaphore(0)
+        self.ended = False
+        self.seconds = 0.0
+        self.params: dict[str, Any] = {}
+
+    def stops_at(self, round_index: int) -> bool:
+        """Every round is a chunk of its own."""
+        return True
+
+    def __call__(self, progress: Any) -> bool:
+        """The turn is over; returns whether the run is, too."""
+        self.seconds, self.params = progress.seconds_per_round, progress.variables().params
+        if progress.round < progress.num_rounds and not self.ended:
+            self.theirs.release()
+            self.ours.acquire()
+        return self.ended
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class EngineInTurn:
+    """The engine without the rewrite, in a thread that rests between rounds."""
 
     def __init__(self) -> None:
         """Nothing runs yet."""
@@ -130,49 +153,35 @@ class EngineInTurn:
     def start(self, loaded: Any, arrays: Path, dropout: bool) -> dict[str, Any]:
         """Prepares a run of all cohorts of the workload."""
         self.close()
-        self._ours, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, args=(loaded,), daemon=True)
+        self._rest = _Rest()
+        self._thread = threading.Thread(target=self._run, args=(loaded, self._rest), daemon=True)
         self._thread.start()
         return {}
 
-    def _run(self, loaded: Any) -> None:
-        self._ours.acquire()
+    @staticmethod
+    def _run(loaded: Any, rest: _Rest) -> None:
+        rest.ours.acquire()
         try:
-            if not self._ended:
-                simulate(loaded, callbacks=(self,), rewrite=False)
+            if not rest.ended:
+                simulate(loaded, callbacks=(rest,), rewrite=False)
         finally:
-            self._theirs.release()
-
-    def stops_at(self, round_index: int) -> bool:
-        """Every round is a chunk of its own."""
-        return True
-
-    def __call__(self, progress: Any) -> bool:
-        """The turn is over; whether the run is, too."""
-        self._seconds = progress.seconds_per_round
-        if progress.round == progress.num_rounds or self._ended:
-            self._params = progress.variables().params
-            return self._ended
-        self._theirs.release()
-        self._ours.acquire()
-        return self._ended
+            rest.theirs.release()
 
     def round(self, cohort: Sequence[int]) -> float:
         """Trains the next round of the workload."""
-        self._ours.release()
-        self._theirs.acquire()
-        return self._seconds
+        self._rest.ours.release()
+        self._rest.theirs.acquire()
+        return self._rest.seconds
 
     def parameters(self, folder: Path) -> dict[str, Any]:
         """The parameters after the last round."""
-        return self._params
+        return self._rest.params
 
     def close(self) -> None:
         """Ends the run at its next turn."""
         if self._thread is not None:
-            self._ended = True
-            self._ours.release()
+            self._rest.ended = True
+            self._rest.ours.release()
             self._thread.join()
             self._thread = None
 
