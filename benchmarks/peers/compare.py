@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +44,10 @@ def make_parser() -> records.Parser:
         "--channels-last", action="store_true", help="PyTorch's other memory format"
     )
     return parser
+
+
+# Between turns: threads of either side go on spinning for a while after their work.
+_REST_S = 0.5
 
 
 class Peer(Protocol):
@@ -200,7 +205,9 @@ class Turns:
 
     def __call__(self, progress: Any) -> None:
         """The engine's round is over; now the same round of the peer."""
+        time.sleep(_REST_S)
         seconds = self._peer.round(self._cohorts[progress.round - 1])
+        time.sleep(_REST_S)
         self.seconds.append((progress.seconds_per_round, seconds))
 
     def close(self) -> None:
