@@ -10,6 +10,7 @@ run out of clients compute on, but nothing of theirs is read.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -98,6 +99,21 @@ class _Totals(NamedTuple):
     message: PyTree  # sum of the messages; for a stack ([slots, dim], sum of the rest)
     slots: jax.Array  # [slots, 2 + metrics]: weight, excluded, and the metrics by name
     states: PyTree
+
+
+def _over_lanes(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """`jax.vmap`, or for a single lane `fn` itself.
+
+    A batched matrix product, be it a batch of one, gives the gradient of a weight in another order
+    than the weight has, and bringing it back is a third of the time of a wide dense layer on CPUs.
+    """
+
+    def over_lanes(*args: PyTree) -> PyTree:
+        if jax.tree.leaves(args)[0].shape[0] > 1:
+            return jax.vmap(fn)(*args)
+        return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], args)))
+
+    return over_lanes
 
 
 def _select(flags: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
@@ -338,9 +354,9 @@ class LaneExecutor:
 
             def local_step(i, carry):
                 with jax.named_scope("minibatch"):
-                    batch = jax.vmap(batch_of)(row, key, lanes.step + i)
+                    batch = _over_lanes(batch_of)(row, key, lanes.step + i)
                 with jax.named_scope("local_step"):
-                    return jax.vmap(program.step, in_axes=(None, 0, 0))(shared, carry, batch)
+                    return _over_lanes(partial(program.step, shared))(carry, batch)
 
             carry = lax.fori_loop(0, length, local_step, carry)
             ends = active & (left == length)
