@@ -6,7 +6,7 @@ busy for both, and what counts is the median of the ratios of neighbouring round
 
 The peers are a plain PyTorch loop, in an environment of its own that `--torch-python` names,
 
-    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
+    python -m venv torch-env && torch-env/bin/pip install torch numpy
 
 and the engine itself with the rewrite of convolutions switched off.
 """

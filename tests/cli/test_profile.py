@@ -137,6 +137,8 @@ def test_the_profiler_is_stopped_after_an_error(tmp_path):
     profiler._running = True
     jax.profiler.start_trace(str(tmp_path))
     profiler.close()
+    assert not profiler._running and list(tmp_path.rglob("*.xplane.pb"))
     profiler.close()
-    jax.profiler.start_trace(str(tmp_path))  # raises if the first one were still running
+    jax.profiler.start_trace(str(tmp_path / "next"))  # raises if the first were still running
     jax.profiler.stop_trace()
+    assert list((tmp_path / "next").rglob("*.xplane.pb"))
