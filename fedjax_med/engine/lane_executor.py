@@ -105,7 +105,7 @@ def _over_lanes(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """`jax.vmap`, or for a single lane `fn` itself.
 
     A batched matrix product, be it a batch of one, gives the gradient of a weight in another order
-    than the weight has, and bringing it back is a third of the time of a wide dense layer on CPUs.
+    than the weight has, and bringing it back took a seventh of a step of `femnist-cnn` on a CPU.
     """
 
     def over_lanes(*args: PyTree) -> PyTree:
