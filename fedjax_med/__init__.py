@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         data,
         datasets,
         evaluation,
+        explanation,
         models,
         tasks,
     )
@@ -52,6 +53,7 @@ _PACKAGES = (
     "datasets",
     "engine",
     "evaluation",
+    "explanation",
     "models",
     "tasks",
 )
@@ -92,6 +94,7 @@ __all__ = [
     "epochs",
     "evaluate",
     "evaluation",
+    "explanation",
     "frozen",
     "gradient",
     "grid",

@@ -1,0 +1,47 @@
+"""What a model of a table relies on: per hospital, and federated from what hospitals can send.
+
+    coefficients(task.loss, run.variables, dataset)            # odds ratios with intervals
+    permutation_importance(model, run.variables, dataset, metric)
+    attributions(model, run.variables, dataset)                # integrated gradients, summed up
+    partial_dependence(model, run.variables, dataset, "age")
+
+Each module says what leaves a hospital. Results have `as_dict()` for JSON, and figures in
+`fedjax_med.reporting.explanation_figures`.
+"""
+
+from fedjax_med.explanation.attribution import (
+    Attribution,
+    Attributions,
+    attributions,
+    federated_mean,
+    integrated_gradients,
+)
+from fedjax_med.explanation.coefficients import (
+    Coefficients,
+    CoefficientTable,
+    coefficients,
+    coefficients_of_runs,
+)
+from fedjax_med.explanation.dependence import PartialDependence, partial_dependence
+from fedjax_med.explanation.importance import (
+    Importance,
+    PermutationImportance,
+    permutation_importance,
+)
+
+__all__ = [
+    "Attribution",
+    "Attributions",
+    "CoefficientTable",
+    "Coefficients",
+    "Importance",
+    "PartialDependence",
+    "PermutationImportance",
+    "attributions",
+    "coefficients",
+    "coefficients_of_runs",
+    "federated_mean",
+    "integrated_gradients",
+    "partial_dependence",
+    "permutation_importance",
+]
