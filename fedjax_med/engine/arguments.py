@@ -64,6 +64,18 @@ class Arguments:
         """One seed per experiment."""
         return self.experiments.seeds if self.experiments else (self.seed,)
 
+    @property
+    def members(self) -> tuple[np.ndarray, ...] | None:
+        """The clients of each experiment, None for everybody in all of them."""
+        return self.experiments.members if self.experiments else None
+
+    def populations(self) -> list[tuple[int, np.ndarray | None]]:
+        """Seed and clients of each experiment; of one where they all have the same cohorts."""
+        if self.members is not None:
+            return list(zip(self.seeds, self.members, strict=True))
+        same = not getattr(self.sampler, "uses_seed", True)
+        return [(seed, None) for seed in (self.seeds[:1] if same else self.seeds)]
+
     def traced_hyperparameters(self) -> dict[str, np.ndarray]:
         """Hyperparameters as arrays in JAX's default precision, `[experiments]` if mapped."""
         values = self.experiments.hyperparameters if self.experiments else self.hyperparameters
@@ -134,6 +146,12 @@ def _check(a: Arguments) -> None:
             )
     if a.checkpoint is not None and a.checkpoint.every < 1:
         raise ValueError(f"checkpoint.every must be at least 1, got {a.checkpoint.every}.")
+    for members in a.members or ():
+        if not 0 <= members.min() <= members.max() < a.dataset.num_clients:
+            raise ValueError(
+                f"members must be clients 0 to {a.dataset.num_clients - 1} of {a.dataset.name}, "
+                f"got {members.min()} to {members.max()}."
+            )
     for seed in a.seeds:
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
@@ -156,12 +174,15 @@ def concrete_algorithm(a: Arguments) -> tuple[FederatedAlgorithm, AlgorithmBuild
             build(**{n: (v[index] if a.mapped else v).item() for n, v in hyper.items()})
             for index in range(len(a.seeds))
         ]
-    first, population = algorithms[0], a.dataset.num_clients
-    if first.num_clients not in (None, population):
-        raise ValueError(
-            f"The algorithm was built for num_clients={first.num_clients}, but {a.dataset.name} "
-            f"has {population} clients."
-        )
+    first = algorithms[0]
+    for _, members in a.populations():
+        population = a.dataset.num_clients if members is None else len(members)
+        if first.num_clients not in (None, population):
+            whose = a.dataset.name if members is None else "an experiment"
+            raise ValueError(
+                f"The algorithm was built for num_clients={first.num_clients}, but {whose} has "
+                f"{population} clients."
+            )
     stale = a.sampler.max_staleness if isinstance(a.sampler, StaleCohorts) else 0
     if stale > first.max_staleness:
         raise ValueError(

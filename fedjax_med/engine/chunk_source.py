@@ -31,7 +31,7 @@ class ChunkSource:
 
     Attributes:
       layout: which device holds which client.
-      schedulers: one per experiment, or a single one where cohorts do not depend on the seed.
+      schedulers: one per experiment, or a single one where all have the same cohorts.
       max_rounds: rounds that a chunk has room for.
     """
 
@@ -41,8 +41,8 @@ class ChunkSource:
         self._train = a.dataset.train
         self.layout = spread(self._train.sizes, a.placement.num_devices)
         self.schedulers = [
-            Scheduler(self._train.sizes, self.layout, a.sampler, a.local_work, seed)
-            for seed in (a.seeds if getattr(a.sampler, "uses_seed", True) else a.seeds[:1])
+            Scheduler(self._train.sizes, self.layout, a.sampler, a.local_work, seed, members)
+            for seed, members in a.populations()
         ]
         self._num_slots = max(scheduler.max_slots for scheduler in self.schedulers)
         self._example_bytes = sum(

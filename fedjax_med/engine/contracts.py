@@ -101,7 +101,8 @@ class Client(NamedTuple):
     """What a client program is told about its client.
 
     Attributes:
-      index: int32 `[]`, position of the client in the dataset.
+      index: int32 `[]`, position of the client in the dataset, or among the `members` of its
+        experiment.
       num_examples: int32 `[]`, training examples it holds.
       num_steps: int32 `[]`, local steps of this round.
       key: PRNG key of (seed, round, client).
@@ -195,6 +196,7 @@ class Cohort(NamedTuple):
       round_index: int32 `[]`.
       seed: uint32 `[]`, root of every key.
       client: int32 `[slots]`, row of the device's client table.
+      client_id: int32 `[slots]`, `Client.index`; randomness is drawn by it.
       first_epoch: int32 `[slots]`, epochs over its data that the client finished before.
       first_step: int32 `[slots]`, minibatches already used of the current epoch.
       num_steps: int32 `[slots]`, local steps of this round.
@@ -207,6 +209,7 @@ class Cohort(NamedTuple):
     round_index: Array
     seed: Array
     client: Array
+    client_id: Array
     first_epoch: Array
     first_step: Array
     num_steps: Array

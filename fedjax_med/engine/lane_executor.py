@@ -224,9 +224,8 @@ class LaneExecutor:
     def _slots(self, cohort: Cohort, work: LocalWork, scheduled: bool) -> tuple[_Slots, jax.Array]:
         """Looks up the cohort's clients once per round, and the loop's trip count."""
         data = self.data
-        client_id = data.client_id[cohort.client]
         size = data.size[cohort.client]
-        keys = client_keys(cohort.seed, cohort.round_index, client_id)
+        keys = client_keys(cohort.seed, cohort.round_index, cohort.client_id)
         if scheduled:
             num_steps, trip_count = cohort.num_steps, cohort.trip_count
             first_epoch, first_step = cohort.first_epoch, cohort.first_step
@@ -241,7 +240,7 @@ class LaneExecutor:
             # loop's whole carry into a select.
             trip_count = lax.pmax(trip_count, self.axes.experiments)
         row = _SlotRow(
-            client_id=client_id,
+            client_id=cohort.client_id,
             size=size,
             num_steps=num_steps,
             offset=data.offset[cohort.client],

@@ -122,14 +122,13 @@ def gather(
     table_row = np.full(arrays.num_clients, -1, np.int64)
     columns = {
         name: np.full((len(members), table), fill, np.int32)
-        for name, fill in (("offset", 0), ("size", 1), ("client_id", -1), ("state_row", 0))
+        for name, fill in (("offset", 0), ("size", 1), ("state_row", 0))
     }
     for device, m in enumerate(members):
         sizes = arrays.sizes[m]
         table_row[m] = np.arange(len(m))
         columns["size"][device, : len(m)] = sizes
         columns["offset"][device, : len(m)] = np.cumsum(sizes) - sizes
-        columns["client_id"][device, : len(m)] = m
         columns["state_row"][device, : len(m)] = layout.row[m]
 
     rows = [arrays.row_indices(m) for m in members]

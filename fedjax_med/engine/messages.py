@@ -90,6 +90,7 @@ def message_bytes(algorithm: FederatedAlgorithm, variables: Variables) -> Messag
             round_index=jnp.int32(0),
             seed=jnp.uint32(0),
             client=zero,
+            client_id=zero,
             first_epoch=zero,
             first_step=zero,
             num_steps=zero,

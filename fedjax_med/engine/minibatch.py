@@ -20,14 +20,12 @@ class DeviceData(NamedTuple):
       examples: pytree of arrays `[rows, ...]`, all clients' examples back to back.
       offset: int32 `[clients]`, the client's first row.
       size: int32 `[clients]`, its examples.
-      client_id: int32 `[clients]`, its position in the dataset; -1 in unused table rows.
       state_row: int32 `[clients]`, its row in the persistent states of this device.
     """
 
     examples: PyTree
     offset: Array
     size: Array
-    client_id: Array
     state_row: Array
 
 

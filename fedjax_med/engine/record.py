@@ -50,6 +50,7 @@ def configuration(a: Arguments, num_lanes: int) -> dict[str, Any]:
         "placement": a.placement.describe(),
         "lanes": num_lanes,
         "seeds": list(a.seeds),
+        "members": a.members and _short(repr([m.tolist() for m in a.members])),
         "rewrite": a.rewrite if isinstance(a.rewrite, bool) else "chosen",
         "hyperparameters": {n: v.tolist() for n, v in a.traced_hyperparameters().items()},
         **a.description,

@@ -20,6 +20,7 @@ class Draw(NamedTuple):
     """One device's clients of one round and where each stands in its data; all `[cohort]`."""
 
     client: np.ndarray
+    number: np.ndarray  # of the client among those of its experiment
     first_epoch: np.ndarray
     first_step: np.ndarray
     num_steps: np.ndarray
@@ -58,8 +59,9 @@ class Scheduler:
         sampler: CohortSampler,
         local_work: LocalWork,
         seed: int,
+        members: np.ndarray | None = None,
     ):
-        """Binds a sampler and local work to a population."""
+        """Binds a sampler and local work to a population: `members`, or everybody if None."""
         self.sizes = np.asarray(sizes, np.int64)
         self.layout = layout
         self.sampler = sampler
@@ -69,7 +71,8 @@ class Scheduler:
         self.seed = seed
         self.participations = np.zeros(len(self.sizes), np.int64)
         largest = max(len(clients) for clients in layout.members)
-        self.max_slots = max(1, min(sampler.max_size(len(self.sizes)), largest))
+        self.members = np.arange(len(self.sizes)) if members is None else members
+        self.max_slots = max(1, min(sampler.max_size(len(self.members)), largest))
 
     def preview(self, rounds: Iterable[int]) -> list[list[Draw]]:
         """The cohorts of some rounds as if they came next; nobody moves on in their data."""
@@ -80,9 +83,11 @@ class Scheduler:
 
     def draw(self, round_index: int) -> list[Draw]:
         """The cohort of a round, by device; moves its clients on in their data."""
-        drawn = np.asarray(self.sampler.draw(len(self.sizes), round_index, self.seed), np.int64)
+        population = len(self.members)
+        drawn = np.asarray(self.sampler.draw(population, round_index, self.seed), np.int64)
         order = np.argsort(drawn)
-        cohort = drawn[order]
+        number = drawn[order]
+        cohort = self.members[number]
         staleness = np.zeros_like(cohort)
         if self._stale is not None:
             staleness = np.asarray(self._stale.staleness(round_index), np.int64)[order]
@@ -91,14 +96,14 @@ class Scheduler:
         if len(cohort) and first_epoch.max() > _INT32_MAX:
             raise ValueError(f"A client went through more than {_INT32_MAX} epochs.")
         num_steps = self.local_work.num_steps(sizes)
-        columns = (cohort, first_epoch, first_step, num_steps, staleness)
+        columns = (cohort, number, first_epoch, first_step, num_steps, staleness)
         self.participations[cohort] += 1
         if len(self.layout.members) == 1:
             return [Draw(*columns)]
         device = self.layout.device[cohort]
         return [
-            Draw(*(column[device == number] for column in columns))
-            for number in range(len(self.layout.members))
+            Draw(*(column[device == d] for column in columns))
+            for d in range(len(self.layout.members))
         ]
 
 
@@ -130,7 +135,7 @@ def build_chunk(
     shape = (num_devices, len(draws), max_rounds)
     slots = {
         name: np.zeros((*shape, num_slots), np.int32)
-        for name in ("client", "first_epoch", "first_step", "staleness")
+        for name in ("client", "client_id", "first_epoch", "first_step", "staleness")
     }
     slots["num_steps"] = np.ones((*shape, num_slots), np.int32)
     client_ids = np.full((*shape, num_slots), -1, np.int64)
@@ -150,6 +155,7 @@ def build_chunk(
                 at = (d, e, r, slice(0, len(draw.client)))
                 order = packing.order
                 slots["client"][at] = table_row[draw.client[order]]
+                slots["client_id"][at] = draw.number[order]
                 slots["first_epoch"][at] = draw.first_epoch[order]
                 slots["first_step"][at] = draw.first_step[order]
                 slots["num_steps"][at] = draw.num_steps[order]

@@ -67,7 +67,7 @@ class SequentialExecutor:
         """See `RunClients`. The lanes of the cohort play no part; its slots are run in order."""
         work = local_work or self.local_work
         slots = range(int(cohort.lane_start[-1]))
-        client_id = self.data.client_id[cohort.client]
+        client_id = cohort.client_id
         keys = client_keys(cohort.seed, cohort.round_index, client_id)
         states = cohort.states
         messages, weights, excluded, metrics = [], [], [], []

@@ -194,3 +194,63 @@ def test_grid_is_every_combination_the_last_name_fastest():
 def test_bad_experiments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("where", ["three_lanes", "pmap"])
+def test_an_experiment_on_members_is_a_run_on_the_clients_selected(where):
+    make, lanes = PLACEMENTS[where]
+    dataset, task = make_dataset(test=True), make_task()
+    # Overlapping, in no order, and one that holds neither the first nor the last client.
+    populations = [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [7, 2, 5], [9, 8, 0, 2]]
+
+    def build(rate):
+        return with_persistent_state(
+            gradient(toy_loss), optax.sgd(rate), AGGREGATORS["weighted_mean"]()
+        )
+
+    options = {
+        "task": task,
+        "rounds": 3,
+        "local_work": LOCAL_WORK["steps"],
+        "cohort": cohorts.uniform(3),
+        "placement": make(),
+        "lanes": lanes,
+    }
+    experiments = grid(seed=[5, 6], rate=[0.1]).for_each(populations)
+    together = simulate(build, dataset, experiments=experiments, **options)
+    assert together.num_traces == 1 and len(experiments) == 6
+    for index, members in enumerate(experiments.members):
+        selected = dataset.select([dataset.client_names[m] for m in members])
+        alone = simulate(
+            build, selected, seed=experiments.seeds[index], hyperparameters={"rate": 0.1}, **options
+        )
+        states = jax.tree.map(lambda x, i=index, m=members: x[i][m], together.client_states)
+        got = (part(together.state, index), states)
+        assert_close(got, (alone.state, alone.client_states), RTOL, f"experiment {index}: ")
+        assert_close(part(together.history, index), alone.history, RTOL)
+
+
+def test_members_that_do_not_fit_are_refused():
+    dataset, task = make_dataset(), make_task()
+    with pytest.raises(ValueError, match=r"members of experiment 1 must be .* got \[3, 3\]"):
+        grid(seed=[0]).for_each([[1], [3, 3]])
+    with pytest.raises(ValueError, match="members has 1 entries, but there are 2 seeds"):
+        Experiments((0, 1), {}, (np.array([0]),))
+    with pytest.raises(ValueError, match="clients 0 to 9 of toy, got 0 to 10"):
+        simulate(
+            algorithms.fed_avg(task.gradient, optax.sgd(0.1)),
+            dataset,
+            task=task,
+            rounds=1,
+            local_work=epochs(1, batch_size=4),
+            experiments=grid(seed=[0]).for_each([[0, 10]]),
+        )
+    with pytest.raises(ValueError, match="num_clients=10, but an experiment has 2 clients"):
+        simulate(
+            algorithms.scaffold(task.gradient, learning_rate=0.1, num_clients=10),
+            dataset,
+            task=task,
+            rounds=1,
+            local_work=epochs(1, batch_size=4),
+            experiments=grid(seed=[0]).for_each([[0, 1]]),
+        )
