@@ -31,6 +31,7 @@ from fedjax_med.engine.precision import mixed_precision
 from fedjax_med.engine.run import CheckpointPolicy, Run, Timings
 from fedjax_med.engine.sequential import ClientError, SequentialExecutor
 from fedjax_med.engine.simulate import simulate
+from fedjax_med.engine.survey import Survey, Surveyed, survey
 from fedjax_med.engine.task import Task
 from fedjax_med.engine.unlearning import retrain_without
 
@@ -60,6 +61,8 @@ __all__ = [
     "RunClients",
     "SequentialExecutor",
     "Stacked",
+    "Survey",
+    "Surveyed",
     "Task",
     "Timings",
     "Variables",
@@ -75,4 +78,5 @@ __all__ = [
     "retrain_without",
     "simulate",
     "steps",
+    "survey",
 ]

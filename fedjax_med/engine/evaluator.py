@@ -31,7 +31,7 @@ class Adapting(NamedTuple):
     local_work: LocalWork
 
 
-def _pass_over_everybody(
+def pass_over_everybody(
     arrays: ClientArrays, work: LocalWork, layout: Layout
 ) -> tuple[Pass, np.ndarray]:
     """All clients that have examples as one cohort, and their numbers `[devices, slots]`."""
@@ -79,10 +79,10 @@ class Evaluator:
         largest = int(arrays.sizes.max())
         batch_size = min(_BATCH_SIZE, -(-largest // placement.num_splits) * placement.num_splits)
         work = Epochs(1, batch_size, shuffle=False)
-        judged, self.client_ids = _pass_over_everybody(arrays, work, layout)
+        judged, self.client_ids = pass_over_everybody(arrays, work, layout)
         adapted_to = ()
         if adapting is not None:
-            adapted_to, _ = _pass_over_everybody(adapting.arrays, adapting.local_work, layout)
+            adapted_to, _ = pass_over_everybody(adapting.arrays, adapting.local_work, layout)
         self._program = compile_evaluation(
             build,
             task.metrics,
