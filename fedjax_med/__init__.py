@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         evaluation,
         explanation,
         models,
+        preprocessing,
         tasks,
     )
     from fedjax_med.engine import (
@@ -55,6 +56,7 @@ _PACKAGES = (
     "evaluation",
     "explanation",
     "models",
+    "preprocessing",
     "tasks",
 )
 _FROM_ENGINE = (
@@ -101,6 +103,7 @@ __all__ = [
     "mixed_precision",
     "models",
     "placement",
+    "preprocessing",
     "retrain_without",
     "simulate",
     "steps",
