@@ -70,16 +70,20 @@ if TYPE_CHECKING:
         single_output,
         survival_outcome,
     )
+    from fedjax_med.evaluation.by_kind import Judging, judged_by
 
-_NEED_JAX = (
-    "binary_probability",
-    "class_probabilities",
-    "label_probabilities",
-    "log_hazard",
-    "predict",
-    "single_output",
-    "survival_outcome",
-)
+# By name, the module that brings JAX with it.
+_NEED_JAX = {
+    "Judging": "by_kind",
+    "binary_probability": "_predict",
+    "class_probabilities": "_predict",
+    "judged_by": "by_kind",
+    "label_probabilities": "_predict",
+    "log_hazard": "_predict",
+    "predict": "_predict",
+    "single_output": "_predict",
+    "survival_outcome": "_predict",
+}
 
 __all__ = [
     "Comparison",
@@ -88,6 +92,7 @@ __all__ = [
     "HeldOut",
     "Judged",
     "Judgement",
+    "Judging",
     "McNemar",
     "Metric",
     "Outcome",
@@ -109,6 +114,7 @@ __all__ = [
     "delong",
     "gap",
     "judge",
+    "judged_by",
     "kaplan_meier",
     "kaplan_meier_by_group",
     "label_probabilities",
@@ -142,7 +148,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _NEED_JAX:
-        function = getattr(importlib.import_module("fedjax_med.evaluation._predict"), name)
-        globals()[name] = function
-        return function
+        module = importlib.import_module(f"fedjax_med.evaluation.{_NEED_JAX[name]}")
+        globals()[name] = getattr(module, name)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

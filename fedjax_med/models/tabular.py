@@ -32,13 +32,15 @@ def mlp(hidden: Sequence[int], num_outputs: int = 1) -> Model:
             for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
 
-    def apply(params: PyTree, x: jax.Array) -> jax.Array:
-        *inner, last = params
-        for layer in inner:
-            x = jax.nn.relu(_affine(layer, x))
-        return _affine(last, x)
+    return from_function(init, relu_network)
 
-    return from_function(init, apply)
+
+def relu_network(layers: PyTree, x: jax.Array) -> jax.Array:
+    """Outputs `[batch, outputs]` of the parameters of an `mlp`."""
+    *inner, last = layers
+    for layer in inner:
+        x = jax.nn.relu(_affine(layer, x))
+    return _affine(last, x)
 
 
 def _affine(layer: PyTree, x: jax.Array) -> jax.Array:

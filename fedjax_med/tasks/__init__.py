@@ -2,15 +2,28 @@
 
 from fedjax_med.engine.task import Task
 from fedjax_med.tasks.classification import binary_classification, multiclass_classification
+from fedjax_med.tasks.defaults import TableTask, default_for, for_table
+from fedjax_med.tasks.kinds import kind_of
+from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.regression import regression
+from fedjax_med.tasks.survival import cox, discrete_time_survival, interval_edges, survival_curve
 from fedjax_med.tasks.unsupervised import clustering, density_estimation, reconstruction
 
 __all__ = [
+    "TableTask",
     "Task",
     "binary_classification",
     "clustering",
+    "cox",
+    "default_for",
     "density_estimation",
+    "discrete_time_survival",
+    "for_table",
+    "interval_edges",
+    "kind_of",
     "multiclass_classification",
+    "multilabel_classification",
     "reconstruction",
     "regression",
+    "survival_curve",
 ]

@@ -1,0 +1,166 @@
+"""The task and the model that fit a table, for those who choose neither by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_med.data import DataError, FederatedDataset
+from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.task import Task
+from fedjax_med.models import (
+    Model,
+    columns_of,
+    feature_tokens,
+    linear,
+    mlp,
+    tabular_network,
+)
+from fedjax_med.tasks.classification import binary_classification, multiclass_classification
+from fedjax_med.tasks.kinds import Kind, kind_of, num_outputs
+from fedjax_med.tasks.multilabel import multilabel_classification
+from fedjax_med.tasks.partial_likelihood import Ties
+from fedjax_med.tasks.regression import regression
+from fedjax_med.tasks.survival import cox, discrete_time_survival
+
+MODELS = ("linear", "mlp", "embeddings", "transformer")
+_TAKE_MISSING = ("embeddings", "transformer")
+
+
+class TableTask(NamedTuple):
+    """What is learned from a table.
+
+    Attributes:
+      kind: of the outcome; with the options of the task it says how predictions are judged, see
+        `evaluation.judged_by`.
+      model: the model.
+      task: loss and metrics of the model.
+    """
+
+    kind: Kind
+    model: Model
+    task: Task
+
+
+def for_table(
+    dataset: FederatedDataset,
+    model: str | Model = "linear",
+    *,
+    hidden: Sequence[int] = (32, 16),
+    embedding_size: int = 4,
+    dim: int = 16,
+    depth: int = 2,
+    heads: int = 2,
+    center: float = 0.0,
+    scale: float = 1.0,
+    ties: Ties = "efron",
+    edges: Sequence[float] | np.ndarray | None = None,
+) -> TableTask:
+    """The task of `kind_of(dataset)` with a model of the right number of outputs.
+
+    Args:
+      dataset: with examples `x` `[N, features]`, as the model will be given them: standardised, and
+        without missing values unless the model takes them.
+      model: "linear"; "mlp", `hidden` layers; "embeddings", the same with embedded categories and
+        missing values; "transformer", columns as tokens, with missing values; or a model of one's
+        own, of which nothing is checked.
+      hidden: widths of hidden layers of "mlp" and "embeddings".
+      embedding_size: of "embeddings".
+      dim: of the tokens of "transformer".
+      depth: of "transformer".
+      heads: of "transformer".
+      center: of the target of a regression, see `regression`.
+      scale: of the target of a regression.
+      ties: of a Cox model, see `cox`.
+      edges: for survival, ends of the intervals of `discrete_time_survival`; `cox` if None.
+
+    Raises:
+      DataError: if no kind fits, `x` is no table, or values are missing that the model cannot take.
+      ValueError: if there is no model of that name, or `edges` are given without survival.
+    """
+    kind = kind_of(dataset)
+    if edges is not None and kind != "survival":
+        raise ValueError(f"edges are for survival, but the outcome of {dataset.name} is {kind}.")
+    if isinstance(model, str):
+        outputs = num_outputs(dataset, kind) if edges is None else len(edges)
+        check_table(dataset, model)
+        # Only the chosen one is built: the others' options, or names, may not fit.
+        network = {
+            "linear": lambda: linear(outputs),
+            "mlp": lambda: mlp(hidden, outputs),
+            "embeddings": lambda: tabular_network(
+                columns_of(_names(dataset)),
+                hidden,
+                embedding_size=embedding_size,
+                num_outputs=outputs,
+            ),
+            "transformer": lambda: feature_tokens(
+                columns_of(_names(dataset)), dim=dim, depth=depth, heads=heads, num_outputs=outputs
+            ),
+        }[model]()
+    else:
+        network = model
+    example = dataset.train.examples
+    tasks: dict[Kind, Callable[[Model, PyTree], Task]] = {
+        "binary": binary_classification,
+        "multiclass": multiclass_classification,
+        "multilabel": multilabel_classification,
+        "regression": lambda m, e: regression(m, e, center=center, scale=scale),
+        "survival": lambda m, e: (
+            cox(m, e, ties=ties) if edges is None else discrete_time_survival(m, e, edges=edges)
+        ),
+    }
+    return TableTask(kind, network, tasks[kind](network, example))
+
+
+def default_for(
+    dataset: FederatedDataset, model: str | Model | None = None, **options: Any
+) -> Task:
+    """The task of a table; a linear model, or one that takes missing values where there are some.
+
+    Args, Raises: as `for_table`.
+    """
+    if model is None:
+        model = "embeddings" if _first_missing(dataset) else "linear"
+    return for_table(dataset, model, **options).task
+
+
+def check_table(dataset: FederatedDataset, model: str) -> None:
+    """Checks that a model of this name can be given the examples.
+
+    Raises:
+      DataError: if `x` is no table, or values are missing that the model cannot take.
+      ValueError: if there is no model of that name.
+    """
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {model!r}.")
+    x = dataset.train.examples.get("x")
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
+        got = "nothing" if x is None else f"{x.dtype} {list(x.shape)}"
+        raise DataError(f"x of {dataset.name} must be floating [N, features], got {got}.")
+    missing = None if model in _TAKE_MISSING else _first_missing(dataset)
+    if missing:
+        raise DataError(
+            f"column {missing!r} of {dataset.name} has missing values, which the model {model!r} "
+            f"cannot take; impute them, or choose {' or '.join(map(repr, _TAKE_MISSING))}."
+        )
+
+
+def _names(dataset: FederatedDataset) -> tuple[str, ...]:
+    """The names of the columns; `x0`, `x1`, ... where the dataset gives none."""
+    width = dataset.train.examples["x"].shape[1]
+    return dataset.feature_names or tuple(f"x{i}" for i in range(width))
+
+
+def _first_missing(dataset: FederatedDataset) -> str | None:
+    """The first column of which a value is missing, None if there is none."""
+    for arrays in dataset.splits().values():
+        x = arrays.examples.get("x") if isinstance(arrays.examples, dict) else None
+        if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
+            return None  # not a table, of which `check_table` says so
+        missing = np.flatnonzero(np.isnan(x).any(axis=0))
+        if missing.size:
+            return _names(dataset)[missing[0]]
+    return None

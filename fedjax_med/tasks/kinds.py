@@ -1,0 +1,66 @@
+"""What a table asks for: the kind of its outcome. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fedjax_med.data import DataError, FederatedDataset
+
+Kind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+
+
+def kind_of(dataset: FederatedDataset) -> Kind:
+    """The kind of outcome, from names, shapes, dtypes and values of the training examples.
+
+    | examples | kind |
+    | --- | --- |
+    | `time` and `event` | survival |
+    | `y` of floating numbers `[N]` | regression |
+    | `y` of whole numbers `[N]`, 0 and 1 and not more than two `label_names` | binary |
+    | `y` of whole numbers `[N]`, 0 and above | multiclass |
+    | `y` of whole numbers `[N, labels]`, 0 and 1 | multilabel |
+
+    Raises:
+      DataError: if none of them fits.
+    """
+    examples = dataset.train.examples
+    if not isinstance(examples, dict):
+        raise DataError(
+            f"examples of {dataset.name} must be a dict with 'y', or with 'time' and 'event', got "
+            f"a {type(examples).__name__}."
+        )
+    if {"time", "event"} <= set(examples):
+        return "survival"
+    if "y" not in examples:
+        raise DataError(
+            f"examples of {dataset.name} must have 'y', or 'time' and 'event', got "
+            f"{', '.join(sorted(examples))}."
+        )
+    y: Any = examples["y"]
+    if y.ndim == 1 and y.dtype.kind == "f":
+        return "regression"
+    if y.ndim not in (1, 2) or y.dtype.kind not in "biu" or not y.size:
+        raise DataError(
+            f"y of {dataset.name} must be numbers [N] or whole numbers [N, labels], got "
+            f"{y.dtype} {list(y.shape)}."
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0:
+        raise DataError(f"y of {dataset.name} must be 0 or above where it is whole, got {low}.")
+    if y.ndim == 2:
+        if high > 1:
+            raise DataError(f"y of {dataset.name} must be 0 or 1 for several labels, got {high}.")
+        return "multilabel"
+    return "binary" if high <= 1 and len(dataset.label_names) <= 2 else "multiclass"
+
+
+def num_outputs(dataset: FederatedDataset, kind: Kind) -> int:
+    """How many outputs a model of this kind has: classes, labels, or one."""
+    if kind == "multilabel":
+        return dataset.train.examples["y"].shape[1]
+    if kind != "multiclass":
+        return 1
+    seen = max(int(np.max(s.examples["y"], initial=0)) for s in dataset.splits().values())
+    return max(seen + 1, len(dataset.label_names))
