@@ -48,6 +48,7 @@ from fedjax_med.algorithms.local_only import local_only
 from fedjax_med.algorithms.local_training import by_examples, equal, local_training
 from fedjax_med.algorithms.mime import mime, mime_lite
 from fedjax_med.algorithms.mr_mtl import mr_mtl
+from fedjax_med.algorithms.newton import newton, wald_intervals
 from fedjax_med.algorithms.p_fed_me import p_fed_me
 from fedjax_med.algorithms.parts import last_layer, layers, normalisation_layers
 from fedjax_med.algorithms.pca import pca
@@ -132,6 +133,7 @@ __all__ = [
     "mime",
     "mime_lite",
     "mr_mtl",
+    "newton",
     "normalisation_layers",
     "p_fed_me",
     "parallel_split",
@@ -150,5 +152,6 @@ __all__ = [
     "squared_loss",
     "taken",
     "term",
+    "wald_intervals",
     "with_server_optimizer",
 ]
