@@ -5,6 +5,7 @@ from fedjax_med.algorithms.agnostic_fl import agnostic_fl
 from fedjax_med.algorithms.apfl import apfl
 from fedjax_med.algorithms.boosted_trees import boosted_trees, logistic_loss, squared_loss
 from fedjax_med.algorithms.clustered_fl import clustered_fl
+from fedjax_med.algorithms.cyclic import cyclic_weight_transfer
 from fedjax_med.algorithms.distillation import (
     divergence,
     fed_df,
@@ -86,6 +87,7 @@ __all__ = [
     "client_weighted_average",
     "clustered_fl",
     "constant_discount",
+    "cyclic_weight_transfer",
     "ditto",
     "divergence",
     "equal",

@@ -253,6 +253,34 @@ class Listed:
         return max(1, *(len(cohort) for cohort in self.rounds), 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cyclic:
+    """One client after the other, each once in every cycle.
+
+    Attributes:
+      reshuffle: a new random order for every cycle; False keeps the order of the dataset.
+    """
+
+    reshuffle: bool = True
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether cohorts depend on the seed."""
+        return self.reshuffle
+
+    def draw(self, num_clients: int, round_index: int, seed: int) -> np.ndarray:
+        """The client whose turn it is."""
+        cycle, place = divmod(round_index, num_clients)
+        if not self.reshuffle:
+            return np.array([place])
+        return _rng(seed, cycle).permutation(num_clients)[place : place + 1]
+
+    def max_size(self, num_clients: int) -> int:
+        """One."""
+        del num_clients
+        return 1
+
+
 def everyone() -> Everyone:
     """Every client, every round."""
     return Everyone()
@@ -281,3 +309,8 @@ def available(trace, size: int | None = None) -> Available:
 def listed(rounds) -> Listed:
     """Cohorts given in advance, repeated when they run out."""
     return Listed(tuple(tuple(int(c) for c in cohort) for cohort in rounds))
+
+
+def cyclic(*, reshuffle: bool = True) -> Cyclic:
+    """One client a round, each once in every cycle; in a new order every cycle, or the stored one."""
+    return Cyclic(reshuffle)
