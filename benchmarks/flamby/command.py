@@ -1,0 +1,93 @@
+"""FLamby's strategies on Fed-Heart-Disease and Fed-TCGA-BRCA, with its inputs and with better ones.
+
+Every strategy of FLamby's benchmark, training pooled and every centre alone, with its preprocessing,
+budgets and hyperparameters; then the same with inputs on one scale for all centres, obtained from
+sums per centre. Nothing is tuned. All seeds of a strategy, of both inputs, are one compiled call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import records
+
+
+def make_parser() -> records.Parser:
+    """The command line."""
+    parser = records.parser("flamby", __doc__)
+    parser.add_argument(
+        "--data-dir",
+        default=os.environ.get("FEDJAX_MED_DATA"),
+        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA, or download)",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=("heart-disease", "tcga-brca", "all"),
+        default="all",
+        help="default: all",
+    )
+    parser.add_argument("--seeds", type=records.at_least(2), default=20, help="default: 20")
+    parser.add_argument(
+        "--no-intervals", action="store_true", help="leave out intervals over patients"
+    )
+    return parser
+
+
+def measure(setting: Any, seeds: int, intervals: bool) -> list[dict[str, Any]]:
+    """Trains everything and judges it; one record per row."""
+    from benchmarks.flamby import judging, protocol
+
+    rows = judging.rows(setting, protocol.train_all(setting, seeds))
+    theirs = {row.method: row for row in rows if row.inputs == judging.INPUTS[0]}
+    out = []
+    for row in rows:
+        base = theirs.get(row.method) if row.inputs == judging.INPUTS[1] else None
+        # A single centre's model is there for comparison with FLamby, not for conclusions.
+        wanted = intervals and not row.method.startswith("Local")
+        record = judging.judged(setting, row, base, wanted)
+        out.append({"benchmark": "flamby", "dataset": setting.name} | record)
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = make_parser()
+    a = parser.parse_args(arguments)
+    output = records.Output(a.json, parser)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    import jax
+
+    from benchmarks.experiments import without_option
+    from benchmarks.flamby.settings import SETTINGS
+    from fedjax_med.data import DataError
+
+    names = list(SETTINGS) if a.dataset == "all" else [a.dataset]
+    lines = []
+    for name in names:
+        begin = time.perf_counter()
+        try:
+            setting = SETTINGS[name](a.data_dir)
+        except DataError as error:
+            parser.error(str(error))
+        lines += measure(setting, a.seeds, not a.no_intervals)
+        print(f"{name}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
+    took = {
+        # From the command line read to the last number: imports, data, compilation, training, judging.
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+        "datasets": names,
+        "compilation_cache": bool(jax.config.values["jax_compilation_cache_dir"]),
+    }
+    # Folders of this machine are nobody's business.
+    named = without_option(without_option(arguments, "--data-dir"), "--json")
+    shown = records.command("flamby", [*named, "--json", "-"])
+    for line in lines:
+        output.write(line)
+    output.write(
+        {"benchmark": "flamby", "seeds": a.seeds, **took, **records.environment(), "command": shown}
+    )
