@@ -32,12 +32,15 @@ class Adapting(NamedTuple):
 
 
 def pass_over_everybody(
-    arrays: ClientArrays, work: LocalWork, layout: Layout
+    arrays: ClientArrays, work: LocalWork, layout: Layout, *, min_rows: int = 1
 ) -> tuple[Pass, np.ndarray]:
-    """All clients that have examples as one cohort, and their numbers `[devices, slots]`."""
+    """All clients that have examples as one cohort, and their numbers `[devices, slots]`.
+
+    Example arrays have at least `min_rows` rows, so that those of several datasets share a shape.
+    """
     present = np.flatnonzero(arrays.sizes)
     scheduler = Scheduler(arrays.sizes, layout, Listed((tuple(present.tolist()),)), work, 0)
-    resident = gather(arrays, layout)
+    resident = gather(arrays, layout, min_rows=min_rows)
     draws = [[scheduler.draw(0)]]
     chunk = build_chunk(
         draws,

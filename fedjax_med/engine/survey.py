@@ -72,11 +72,14 @@ class Survey:
         self.client_names = tuple(client_names)
         self._placement = placement or one_device()
         splits = self._placement.num_splits
-        largest = -(-int(arrays.sizes.max()) // splits) * splits
+        # Powers of two, so that surveys of nearly the same size share a compilation.
+        largest = -(-_power_of_two(int(arrays.sizes.max())) // splits) * splits
         self._work = Epochs(1, min(batch_size, largest), shuffle=False)
         self._layout = spread(arrays.sizes, self._placement.num_devices)
         with jax.enable_x64(True):
-            judged, self._client_ids = pass_over_everybody(arrays, self._work, self._layout)
+            judged, self._client_ids = pass_over_everybody(
+                arrays, self._work, self._layout, min_rows=_power_of_two(arrays.num_examples)
+            )
             self._judged = self._placement.put(judged, "per_device")
 
     def __call__(
@@ -140,6 +143,11 @@ def survey(
         raise ValueError(f"split must have examples, but {dataset.name} has no {split!r}.")
     passes = Survey(arrays, dataset.client_names, batch_size=batch_size, placement=placement)
     return passes(program, shared, aggregator=aggregator, states=states)
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is not below `count`."""
+    return 1 << (count - 1).bit_length()
 
 
 _SUM = sum_of_updates()  # one object, so that programs are found again
