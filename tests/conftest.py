@@ -1,9 +1,13 @@
+import mmap
 import os
 from pathlib import Path
 
 import jax
+import jaxlib
 import pytest
 from hypothesis import settings
+
+from tests.draws import THOROUGH
 
 REPO = Path(__file__).resolve().parents[1]
 DATA_VARIABLE = "FEDJAX_MED_DATA"
@@ -14,6 +18,31 @@ if "JAX_NUM_CPU_DEVICES" not in os.environ and (
 ):
     jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The quick tests are mostly compilation of programs that then run for milliseconds, so they take
+# XLA's plainest code, in half the time; with `make test-all` it compiles as it does for users.
+PLAIN_CODE = {
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "true",
+}
+
+
+def known_flags():
+    """Those of `PLAIN_CODE` that this jaxlib has: a flag it does not know ends the process."""
+    known = set()
+    for library in Path(jaxlib.__file__).parent.glob("libjax_common.*"):
+        with library.open("rb") as file:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                known |= {name for name in PLAIN_CODE if content.find(name.encode()) >= 0}
+    return known
+
+
+# In the environment, for the processes that tests start; flags that are given go last and win.
+if not THOROUGH and os.environ.get("JAX_PLATFORMS") == "cpu":
+    flags = [f"--{name}={PLAIN_CODE[name]}" for name in sorted(known_flags())]
+    given = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join(flags + [flag for flag in given if flag not in flags])
 
 # Keep every compiled program, however small: the tests are mostly compilation. In the
 # environment as well, for the processes that tests start.

@@ -1,6 +1,5 @@
 """Clients that began with models of earlier rounds, against a simulator that goes by events."""
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -11,7 +10,14 @@ from fedjax_med import algorithms, clock
 from fedjax_med.engine import gradient, simulate
 from tests.algorithms import numpy_world
 from tests.draws import draws
-from tests.engine.toy import LOCAL_WORK, assert_close, make_dataset, make_task, toy_loss
+from tests.engine.toy import (
+    LOCAL_WORK,
+    assert_close,
+    assert_identical,
+    make_dataset,
+    make_task,
+    toy_loss,
+)
 
 RATE = 0.3
 SGD = optax.sgd(RATE)
@@ -146,11 +152,9 @@ def test_synchronous_limits_are_fed_avg_bit_for_bit():
     buffered = algorithms.fed_buff(gradient_fn, sgd, max_staleness=0)
     mixed = algorithms.fed_async(gradient_fn, sgd, alpha=1.0, max_staleness=0)
     for got in (run(buffered, cohort=schedule), run(mixed, cohort=schedule)):
-        jax.tree.map(np.testing.assert_array_equal, got.variables, want.variables)
+        assert_identical(got.variables, want.variables)
     kept = algorithms.fed_buff(gradient_fn, sgd, max_staleness=3)
-    jax.tree.map(
-        np.testing.assert_array_equal, run(kept, cohort=schedule).variables, want.variables
-    )
+    assert_identical(run(kept, cohort=schedule).variables, want.variables)
 
 
 def test_stale_clients_are_the_same_on_every_placement():

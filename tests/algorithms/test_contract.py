@@ -23,7 +23,7 @@ from fedjax_med.engine import (
 from fedjax_med.engine.layout import from_rows, gather, spread, to_rows
 from fedjax_med.engine.schedule import Scheduler, build_chunk
 from tests.algorithms.catalogue import ALGORITHMS
-from tests.engine.toy import LOCAL_WORK, assert_close
+from tests.engine.toy import LOCAL_WORK, assert_close, assert_identical
 
 NAMES = pytest.mark.parametrize(
     "name",
@@ -202,14 +202,13 @@ def test_a_run_cut_in_two_goes_on_bit_for_bit(name, tmp_path):
     run(name, rounds=2, checkpoint=policy, evaluate_every=2)
     policy = CheckpointPolicy(tmp_path, every=2, resume=True)
     resumed = run(name, checkpoint=policy, evaluate_every=2)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        (whole.state, whole.client_states, whole.history),
+    assert_identical(
         (resumed.state, resumed.client_states, resumed.history),
+        (whole.state, whole.client_states, whole.history),
     )
     pairs = zip(whole.evaluations, resumed.evaluations, strict=True)
     for a, b in pairs:
-        jax.tree.map(np.testing.assert_array_equal, a.pooled, b.pooled)
+        assert_identical(b.pooled, a.pooled)
 
 
 def test_every_public_builder_is_listed():

@@ -25,7 +25,7 @@ from fedjax_med.engine import (
 )
 from tests.algorithms import numpy_world as world
 from tests.algorithms.families.personal import ALGORITHMS, hidden
-from tests.engine.toy import LOCAL_WORK, assert_close, make_dataset, make_task
+from tests.engine.toy import LOCAL_WORK, assert_close, assert_identical, make_dataset, make_task
 
 SGD = optax.sgd(0.4)
 GRADIENT = world.task().gradient
@@ -188,7 +188,7 @@ def test_layers_are_chosen_by_name():
         ".state['batch_stats']['BatchNorm_0']['mean']",
         ".state['batch_stats']['BatchNorm_0']['var']",
     }
-    jax.tree.map(np.testing.assert_array_equal, merge(*norm), variables)
+    assert_identical(merge(*norm), variables)
     # Of more than ten layers, the last is not the last of the alphabet.
     head = split(variables, algorithms.last_layer(variables.params))
     assert paths(head.personal) == {".params['Dense_10']['bias']", ".params['Dense_10']['kernel']"}
@@ -308,57 +308,98 @@ def test_who_never_took_part_is_judged_by_the_servers_model(name):
     assert_close(algorithm.personal(trained, newcomer), trained.variables, 0)
 
 
-def refuse(message, build):
+def toy_gradient():
+    return make_task().gradient
+
+
+def initial_of_toy():
+    return jax.tree.map(jnp.asarray, make_task().init(0))
+
+
+def fed_per_of(is_personal):
+    return algorithms.fed_per(toy_gradient(), SGD, is_personal=is_personal).init(initial_of_toy())
+
+
+def lg_fed_avg_of(is_global):
+    return algorithms.lg_fed_avg(toy_gradient(), SGD, is_global=is_global).init(initial_of_toy())
+
+
+def knn_per_of(**options):
+    base = algorithms.fed_avg(toy_gradient(), SGD)
+    defaults = {"feature_size": 6, "sizes": (3, 8), "lam": 0.5}
+    return algorithms.knn_per(base, hidden, **(defaults | options))
+
+
+def ifca_of(**options):
+    return algorithms.ifca(toy_gradient(), SGD, key=jax.random.key(0), **options)
+
+
+def clustered_fl_of(**options):
+    defaults = {"num_clients": 4, "max_clusters": 2, "max_mean_norm": 1.0, "min_norm": 0.0}
+    return algorithms.clustered_fl(toy_gradient(), SGD, **(defaults | options))
+
+
+def of_toy(name, **options):
+    return getattr(algorithms, name)(toy_gradient(), SGD, **options)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (
+            lambda: fed_per_of(lambda path: False),
+            r"is_personal must .* chooses nothing .*\.params\[3\]",
+        ),
+        (lambda: fed_per_of(lambda path: True), "is_personal must .* chooses everything"),
+        (lambda: of_toy("fed_bn").init(initial_of_toy()), "is_personal must .* nothing"),
+        (
+            lambda: lg_fed_avg_of(lambda path: path.startswith(".params")),
+            "is_global must .* everything",
+        ),
+        (lambda: algorithms.last_layer([{}]), "at least two layers, got 1"),
+        (
+            lambda: of_toy("fed_rep", is_head=len, head_share=2.0),
+            "head_share must be between 0 and 1, got 2",
+        ),
+        (lambda: of_toy("ditto", lam=-1.0), "lam must be 0 or more, got -1"),
+        (lambda: of_toy("mr_mtl", lam=np.nan), "lam must be 0 or more, got nan"),
+        (
+            lambda: of_toy("p_fed_me", learning_rate=0.1, lam=0.0),
+            "lam must be positive, got 0",
+        ),
+        (lambda: of_toy("apfl", alpha=1.5), "alpha must be between 0 and 1, got 1.5"),
+        (
+            lambda: of_toy("per_fed_avg", inner_learning_rate=-1.0),
+            "inner_learning_rate must be 0 or more",
+        ),
+        (
+            lambda: of_toy("reptile", outer_learning_rate=0.0),
+            "outer_learning_rate must be positive",
+        ),
+        (lambda: ifca_of(num_clusters=0), "num_clusters must be at least 1, got 0"),
+        (
+            lambda: ifca_of(num_clusters=2, aggregator=aggregation.coordinate_median()),
+            "reduction 'sum'",
+        ),
+        (lambda: clustered_fl_of(max_clusters=0), "max_clusters must be at least 1, got 0"),
+        (
+            lambda: clustered_fl_of(max_similarity=2.0),
+            "max_similarity must be between -1 and 1, got 2",
+        ),
+        (
+            lambda: knn_per_of(capacity=7),
+            "capacity must be at least the largest hospital, 8, got 7",
+        ),
+        (lambda: knn_per_of(lam=2.0), "lam must be between 0 and 1, got 2"),
+        (
+            lambda: algorithms.fine_tuned(knn_per_of(), toy_gradient(), SGD),
+            "no adaptation of its own",
+        ),
+    ],
+)
+def test_what_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_what_is_refused():
-    task = make_task()
-    g, key = task.gradient, jax.random.key(0)
-    variables = jax.tree.map(jnp.asarray, task.init(0))
-    a = algorithms
-    base = a.fed_avg(g, SGD)
-    fed_per = lambda is_personal: a.fed_per(g, SGD, is_personal=is_personal).init(variables)
-    lg = a.lg_fed_avg(g, SGD, is_global=lambda path: path.startswith(".params"))
-    memory = lambda **options: a.knn_per(
-        base, hidden, **{"feature_size": 6, "sizes": (3, 8), "lam": 0.5, **options}
-    )
-    stacked = aggregation.coordinate_median()
-    cfl = lambda **options: a.clustered_fl(
-        g,
-        SGD,
-        **{"num_clients": 4, "max_clusters": 2, "max_mean_norm": 1.0, "min_norm": 0.0, **options},
-    )
-    refuse(r"is_personal must .* chooses nothing .*\.params\[3\]", lambda: fed_per(lambda p: False))
-    refuse("is_personal must .* chooses everything", lambda: fed_per(lambda p: True))
-    refuse("is_personal must .* nothing", lambda: a.fed_bn(g, SGD).init(variables))
-    refuse("is_global must .* everything", lambda: lg.init(variables))
-    refuse("at least two layers, got 1", lambda: a.last_layer([{}]))
-    refuse(
-        "head_share must be between 0 and 1, got 2",
-        lambda: a.fed_rep(g, SGD, is_head=len, head_share=2.0),
-    )
-    refuse("lam must be 0 or more, got -1", lambda: a.ditto(g, SGD, lam=-1.0))
-    refuse("lam must be 0 or more, got nan", lambda: a.mr_mtl(g, SGD, lam=np.nan))
-    refuse("lam must be positive, got 0", lambda: a.p_fed_me(g, SGD, learning_rate=0.1, lam=0.0))
-    refuse("alpha must be between 0 and 1, got 1.5", lambda: a.apfl(g, SGD, alpha=1.5))
-    refuse(
-        "inner_learning_rate must be 0 or more",
-        lambda: a.per_fed_avg(g, SGD, inner_learning_rate=-1.0),
-    )
-    refuse(
-        "outer_learning_rate must be positive", lambda: a.reptile(g, SGD, outer_learning_rate=0.0)
-    )
-    refuse(
-        "num_clusters must be at least 1, got 0", lambda: a.ifca(g, SGD, num_clusters=0, key=key)
-    )
-    refuse("reduction 'sum'", lambda: a.ifca(g, SGD, num_clusters=2, key=key, aggregator=stacked))
-    refuse("max_clusters must be at least 1, got 0", lambda: cfl(max_clusters=0))
-    refuse("max_similarity must be between -1 and 1, got 2", lambda: cfl(max_similarity=2.0))
-    refuse("capacity must be at least the largest hospital, 8, got 7", lambda: memory(capacity=7))
-    refuse("lam must be between 0 and 1, got 2", lambda: memory(lam=2.0))
-    refuse("no adaptation of its own", lambda: a.fine_tuned(memory(), g, SGD))
 
 
 def test_a_hospital_without_training_examples_is_named():

@@ -91,8 +91,8 @@ def random_moments(count, num_lines):
     return list(zip([0, *lines[1:].tolist()], delays, strict=True))
 
 
-def test_killed_three_times(tmp_path, undisturbed):
-    moments = random_moments(3, lines_written(undisturbed))
+def test_killed_twice(tmp_path, undisturbed):
+    moments = random_moments(2, lines_written(undisturbed))
     check_kills(tmp_path / "run", undisturbed, moments)
 
 

@@ -1,5 +1,7 @@
 """Clients whose update is not finite are left out, counted and named; cohorts may be empty."""
 
+from functools import lru_cache
+
 import jax
 import numpy as np
 import optax
@@ -51,20 +53,25 @@ def run(dataset, cohort, aggregator="weighted_mean", where="three_lanes", rounds
 OTHERS = cohorts.listed([[c for c in range(10) if c != BAD]])
 
 
+@lru_cache
+def of_sound_data(everyone, aggregator="weighted_mean", where="three_lanes"):
+    """With all clients, or with those that are sound in the tests below."""
+    return run(make_dataset(), cohorts.everyone() if everyone else OTHERS, aggregator, where)
+
+
 @pytest.mark.parametrize(
     "aggregator, where, value",
     [
-        ("weighted_mean", "three_lanes", np.nan),
         ("weighted_mean", "mesh", np.inf),
-        ("median", "pmap", np.nan),
         ("clip_mean", "three_lanes", -np.inf),
         ("clip_median", "mesh_split", np.nan),
+        pytest.param("weighted_mean", "three_lanes", np.nan, marks=pytest.mark.slow),
+        pytest.param("median", "pmap", np.nan, marks=pytest.mark.slow),
     ],
 )
 def test_a_client_that_is_not_finite_is_left_out_and_named(aggregator, where, value):
-    dataset = make_dataset()
-    got = run(damaged(dataset, value), cohorts.everyone(), aggregator, where)
-    want = run(dataset, OTHERS, aggregator, where)
+    got = run(damaged(make_dataset(), value), cohorts.everyone(), aggregator, where)
+    want = of_sound_data(False, aggregator, where)
     # As if it had not taken part (in other lanes, hence another order of sums).
     assert_close(got.variables, want.variables, 1e-5)
     assert got.excluded == [(r, f"hospital {BAD}") for r in range(3)]
@@ -79,13 +86,13 @@ def test_a_client_that_is_not_finite_is_left_out_and_named(aggregator, where, va
 
 
 def test_the_client_that_is_left_out_would_have_mattered():
-    with_it, without = run(make_dataset(), None), run(make_dataset(), OTHERS)
+    with_it, without = of_sound_data(True), of_sound_data(False)
     with pytest.raises(AssertionError):
         assert_close(with_it.variables, without.variables, 1e-3)
 
 
 def test_nobody_is_left_out_of_finite_data():
-    got = run(make_dataset(), cohorts.everyone())
+    got = of_sound_data(True)
     assert got.excluded == [] and not got.history["num_excluded"].any()
 
 
@@ -150,7 +157,12 @@ def test_with_experiments_only_the_diverging_one_leaves_clients_out():
 
 @pytest.mark.parametrize(
     "aggregator, stream",
-    [("weighted_mean", True), ("median", False), ("clip_mean", False), ("clip_median", True)],
+    [
+        ("weighted_mean", True),
+        ("median", False),
+        pytest.param("clip_mean", False, marks=pytest.mark.slow),
+        pytest.param("clip_median", True, marks=pytest.mark.slow),
+    ],
 )
 def test_an_empty_cohort_changes_nothing(aggregator, stream):
     # Ten clients at 5 %: most rounds are empty, some are not.
@@ -192,8 +204,15 @@ def test_an_empty_cohort_changes_nothing(aggregator, stream):
         before = after
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("place", [placement.one_device, lambda: placement.mesh(4)])
+@pytest.mark.parametrize(
+    "place, stream",
+    [
+        (placement.one_device, False),
+        (lambda: placement.mesh(4), True),
+        pytest.param(placement.one_device, True, marks=pytest.mark.slow),
+        pytest.param(lambda: placement.mesh(4), False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_of_empty_cohorts_leaves_the_model_as_it_was(place, stream):
     got = simulate(
         algorithms.fed_avg(GRADIENT, momentum()),

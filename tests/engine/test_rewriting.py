@@ -73,6 +73,11 @@ def train(algorithm=None, task=None, **options):
     )
 
 
+@lru_cache
+def one_round(rewrite, lanes=2):
+    return train(rounds=1, lanes=lanes, rewrite=rewrite)
+
+
 def test_training_is_the_same_and_the_log_says_what_was_rewritten(caplog):
     caplog.set_level(logging.INFO, logger="fedjax_med")
     evaluations = dict(evaluate_every=1, evaluate_on=("train",), rounds_per_call=1)
@@ -139,7 +144,7 @@ def test_implementations_can_be_chosen():
     assert run.rewritten == {"training": "1 max-pooling by library; 1 left as it was"}
     assert run.configuration["rewrite"] == "chosen"
     # Nothing is replaced, so bit for bit the program of a run that rewrites nothing.
-    assert_close(run.variables, train(rewrite=False, rounds=1).variables, 0)
+    assert_close(run.variables, one_round(False).variables, 0)
 
 
 @pytest.mark.parametrize("rewrite", [None, "patches", 1])
@@ -149,7 +154,11 @@ def test_what_rewrite_cannot_be(rewrite):
 
 
 @pytest.mark.parametrize(
-    "place", [lambda: placement.pmap(2), lambda: placement.mesh(2, splits=2)], ids=["pmap", "mesh"]
+    "place",
+    [
+        pytest.param(lambda: placement.pmap(2), id="pmap", marks=pytest.mark.slow),
+        pytest.param(lambda: placement.mesh(2, splits=2), id="mesh"),
+    ],
 )
 def test_placements_rewrite_alike(place):
     # Without dropout and batch statistics, which a split minibatch draws and takes differently.

@@ -310,6 +310,18 @@ def assert_close(got, want, rtol, context="", *, siblings=False):
         )
 
 
+def assert_identical(got, want):
+    """Two pytrees of the same structure, bit for bit; not of no arrays at all."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    pairs = list(zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True))
+    assert pairs, "nothing is compared"
+    for (path, a), b in pairs:
+        a, b = np.asarray(a), np.asarray(b)
+        name = jax.tree_util.keystr(path)
+        assert a.dtype == b.dtype, f"{name}: {a.dtype}, {b.dtype}"
+        np.testing.assert_array_equal(a, b, err_msg=name, strict=True)
+
+
 def prepare_chunk(
     build,
     dataset,
