@@ -6,9 +6,13 @@ axes hold many resamples at once: so the estimate and its interval cannot disagr
 definition, and a thousand resamples are a few matrix products.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# A metric of given cases: `(weight [..., N], ones if None) -> values [...]`.
+Weighted = Callable[[np.ndarray | None], np.ndarray]
 
 
 class Cases(NamedTuple):
@@ -33,13 +37,41 @@ class Cases(NamedTuple):
         return np.where(broken, np.nan, value)
 
 
-def cases(
-    outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, name: str = "outputs"
-) -> Cases:
-    """Checks lengths, fills in weights of one, and finds outputs that are not finite.
+class Checked(NamedTuple):
+    """Outputs and labels that are checked once and given many weights.
+
+    Attributes:
+      outputs: as of `Cases`.
+      labels: as of `Cases`.
+      bad: numbers of the cases with an output that is not finite.
+    """
+
+    outputs: np.ndarray
+    labels: np.ndarray
+    bad: np.ndarray
+
+    def weighted(self, weight: np.ndarray | None) -> Cases:
+        """The cases, of which each counts as its weight `[..., N]` says.
+
+        Raises:
+          ValueError: if a weight is negative or not finite, or their number is not that of cases.
+        """
+        num = len(self.labels)
+        weight = np.ones(num) if weight is None else np.asarray(weight, np.float64)
+        if weight.ndim == 0 or weight.shape[-1] != num:
+            raise ValueError(f"weight must have shape [..., {num}], got {list(weight.shape)}.")
+        # Two passes that allocate nothing; NaN fails the comparisons as well.
+        if weight.size and not (weight.min() >= 0 and weight.max() < np.inf):
+            raise ValueError("weight must be finite and not negative.")
+        broken = np.asarray((weight[..., self.bad] > 0).any(-1))
+        return Cases(self.outputs, self.labels, weight, broken)
+
+
+def checked(outputs: np.ndarray, labels: np.ndarray, name: str = "outputs") -> Checked:
+    """Checks lengths, and finds outputs that are not finite.
 
     Raises:
-      ValueError: if lengths differ, a label is missing, or a weight is negative or not finite.
+      ValueError: if lengths differ, or a label is missing.
     """
     outputs, labels = np.asarray(outputs, np.float64), np.asarray(labels)
     num = len(labels)
@@ -48,19 +80,13 @@ def cases(
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         row = int(np.flatnonzero(~np.isfinite(labels).reshape(num, -1).all(axis=1))[0])
         raise ValueError(f"labels must be finite, got {labels[row].tolist()} in row {row}.")
-    weight = np.ones(num) if weight is None else np.asarray(weight, np.float64)
-    if weight.ndim == 0 or weight.shape[-1] != num:
-        raise ValueError(f"weight must have shape [..., {num}], got {list(weight.shape)}.")
-    if not (np.isfinite(weight) & (weight >= 0)).all():
-        raise ValueError("weight must be finite and not negative.")
     finite = np.isfinite(outputs)
     bad = ~finite.reshape(num, int(np.prod(outputs.shape[1:]))).all(axis=1)
-    broken = np.asarray((weight[..., bad] > 0).any(-1))
-    return Cases(np.where(finite, outputs, 0.0), labels, weight, broken)
+    return Checked(np.where(finite, outputs, 0.0), labels, np.flatnonzero(bad))
 
 
-def binary_cases(probability: np.ndarray, label: np.ndarray, weight: np.ndarray | None) -> Cases:
-    """`cases` with labels as booleans.
+def checked_binary(probability: np.ndarray, label: np.ndarray) -> Checked:
+    """`checked` with labels as booleans.
 
     Raises:
       ValueError: if a label is neither 0 nor 1, or an array has more than one axis.
@@ -74,7 +100,27 @@ def binary_cases(probability: np.ndarray, label: np.ndarray, weight: np.ndarray 
     wrong = np.flatnonzero((label != 0) & (label != 1))
     if wrong.size:
         raise ValueError(f"label must be 0 or 1, got {label[wrong[0]]} in row {wrong[0]}.")
-    return cases(probability, label == 1, weight, "probability")
+    return checked(probability, label == 1, "probability")
+
+
+def cases(
+    outputs: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, name: str = "outputs"
+) -> Cases:
+    """Checks everything, and fills in weights of one.
+
+    Raises:
+      ValueError: as `checked` and `Checked.weighted`.
+    """
+    return checked(outputs, labels, name).weighted(weight)
+
+
+def binary_cases(probability: np.ndarray, label: np.ndarray, weight: np.ndarray | None) -> Cases:
+    """`cases` with labels as booleans.
+
+    Raises:
+      ValueError: as `checked_binary` and `Checked.weighted`.
+    """
+    return checked_binary(probability, label).weighted(weight)
 
 
 def check_probability(probability: np.ndarray) -> None:
@@ -98,6 +144,18 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis without NaN; NaN where all are."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+
+
+def as_slice(index: np.ndarray) -> np.ndarray | slice:
+    """The slice that an index is, if it is one: then its columns need not be copied."""
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def columns(weight: np.ndarray, index: np.ndarray | slice) -> np.ndarray:
+    """`weight[..., index]`, without a copy where it is a slice."""
+    return weight[..., index] if isinstance(index, slice) else weight.take(index, axis=-1)
 
 
 class Tied(NamedTuple):

@@ -8,15 +8,23 @@ References:
   2019. https://doi.org/10.1186/s12916-019-1466-7
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
 
-from fedjax_med.evaluation._weighted import Cases, binary_cases, check_probability, ratio
+from fedjax_med.evaluation._logistic import Fits
+from fedjax_med.evaluation._weighted import (
+    Cases,
+    Weighted,
+    binary_cases,
+    check_probability,
+    checked_binary,
+    ratio,
+)
 
 _SMALLEST = 1e-12  # probabilities of 0 and 1 have no finite logit
-_MAX_NEWTON_STEPS = 60
 
 
 def expected_calibration_error(
@@ -54,8 +62,7 @@ def calibration_intercept(
     The `a` of a logistic regression with logit P = a + logit(probability). Above 0, risks were
     estimated too low. NaN where all cases that count have one label (`a` would be infinite).
     """
-    case = _probabilities(probability, label, weight)
-    return case.where_defined(_logistic_fit(case, with_slope=False)[0])
+    return prepare_calibration_intercept(probability, label)(weight)
 
 
 def calibration_slope(
@@ -66,8 +73,19 @@ def calibration_slope(
     Below 1, risks are too extreme, as after overfitting. NaN where the regression has no finite
     solution: all cases that count have one label, or a threshold parts the labels.
     """
-    case = _probabilities(probability, label, weight)
-    return case.where_defined(_logistic_fit(case, with_slope=True)[1])
+    return prepare_calibration_slope(probability, label)(weight)
+
+
+def prepare_calibration_intercept(probability: np.ndarray, label: np.ndarray) -> Weighted:
+    """`calibration_intercept` of these cases for any weights."""
+    fit = _prepare_fit(probability, label, with_slope=False)
+    return lambda weight: fit(weight)[0]
+
+
+def prepare_calibration_slope(probability: np.ndarray, label: np.ndarray) -> Weighted:
+    """`calibration_slope` of these cases for any weights."""
+    fit = _prepare_fit(probability, label, with_slope=True)
+    return lambda weight: fit(weight)[1]
 
 
 class ReliabilityCurve(NamedTuple):
@@ -161,8 +179,7 @@ def recalibrate(
       with_slope: correct the slope as well as the intercept; needs more patients.
     """
     own = np.arange(num_clients)[:, None] == np.asarray(client)[None, :]
-    case = _probabilities(probability, label, own)
-    intercept, slope = (case.where_defined(x) for x in _logistic_fit(case, with_slope))
+    intercept, slope = _prepare_fit(probability, label, with_slope)(own)
     fitted = ~np.isnan(intercept)
     return Recalibration(np.where(fitted, intercept, 0.0), np.where(fitted, slope, 1.0), fitted)
 
@@ -171,6 +188,24 @@ def _probabilities(probability: np.ndarray, label: np.ndarray, weight: np.ndarra
     case = binary_cases(probability, label, weight)
     check_probability(case.outputs)
     return case
+
+
+def _prepare_fit(
+    probability: np.ndarray, label: np.ndarray, with_slope: bool
+) -> Callable[[np.ndarray | None], tuple[np.ndarray, np.ndarray]]:
+    """Intercept and slope `[...]` of the regressions of any weights; NaN without a fit."""
+    cases = checked_binary(probability, label)
+    check_probability(cases.outputs)
+    fits = Fits(_logit(cases.outputs), cases.labels, with_slope)
+
+    def fit(weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        case = cases.weighted(weight)
+        shape, num = case.weight.shape[:-1], len(cases.labels)
+        both = fits(case.weight.reshape(int(np.prod(shape)), num))
+        intercept, slope = (case.where_defined(x.reshape(shape)) for x in both)
+        return intercept, slope
+
+    return fit
 
 
 def _equal_edges(num_bins: int) -> np.ndarray:
@@ -187,88 +222,3 @@ def _bins(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _logit(probability: np.ndarray) -> np.ndarray:
     return logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST))
-
-
-def _logistic_fit(case: Cases, with_slope: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Intercept and slope `[...]` of the regressions of many weights at once; NaN without a fit."""
-    x = _logit(case.outputs)
-    shape, y = case.weight.shape[:-1], case.labels
-    weight = case.weight.reshape(int(np.prod(shape)), len(y))
-    exists = ~case.broken.reshape(-1) & _both(weight, y)
-    if with_slope:
-        exists &= _overlap(x, y, weight)
-    intercept, slope = np.full(len(weight), np.nan), np.full(len(weight), np.nan)
-    rows = np.flatnonzero(exists)
-    if rows.size:
-        w = weight[rows] / weight[rows].sum(-1, keepdims=True)
-        start = np.zeros((1, 1 + with_slope))
-        if rows.size > 1:  # resamples differ little from their mean, so their fits do too
-            start = _newton(x, y, w.mean(0, keepdims=True), start)
-        theta = _newton(x, y, w, start.repeat(rows.size, axis=0))
-        intercept[rows] = theta[:, 0]
-        slope[rows] = theta[:, 1] if with_slope else 1.0
-    return intercept.reshape(shape), slope.reshape(shape)
-
-
-def _newton(x: np.ndarray, y: np.ndarray, w: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """The fits `[M, 1 or 2]` for weights `[M, N]` that sum to 1 and have one, from a start.
-
-    Newton's method on the convex loss; steps are halved while they do not lower it.
-    """
-    sign = np.where(y, 1.0, -1.0)
-    with_slope = theta.shape[1] == 2
-
-    def margin(theta: np.ndarray) -> np.ndarray:
-        return theta[:, :1] + (theta[:, 1:] * x if with_slope else x)
-
-    def loss(margin: np.ndarray) -> np.ndarray:
-        return np.einsum("mn,mn->m", w, np.logaddexp(0, -sign * margin))
-
-    at = margin(theta)
-    value = loss(at)
-    for _ in range(_MAX_NEWTON_STEPS):
-        p = expit(at)
-        error, bend = w * (p - y), w * (p * (1 - p))
-        gradient = np.stack([error.sum(-1), error @ x], -1)[:, : theta.shape[1]]
-        b0, b1, b2 = bend.sum(-1), bend @ x, bend @ x**2
-        hessian = np.stack([np.stack([b0, b1], -1), np.stack([b1, b2], -1)], -1)
-        hessian = hessian[:, : theta.shape[1], : theta.shape[1]]
-        hessian = hessian + 1e-14 * np.eye(theta.shape[1])  # saturated p have no curvature
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        small = np.abs(step).max() < 1e-7  # the next one would be its square
-        for _ in range(40):
-            at = margin(theta - step)
-            if small:
-                break
-            new = loss(at)
-            worse = new > value + 1e-14
-            if not worse.any():
-                value = new
-                break
-            step = np.where(worse[:, None], step / 2, step)
-        theta = theta - step
-        if small:
-            break
-    return theta
-
-
-def _both(weight: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where both labels count."""
-    return (weight @ y > 0) & (weight @ ~y > 0)
-
-
-def _overlap(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Where no threshold parts the labels, so that the maximum likelihood is attained.
-
-    References:
-      Albert and Anderson, Biometrika 71, 1984: for one covariate, strict overlap both ways.
-    """
-    counts = weight > 0
-
-    def range_of(side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        here = counts & side
-        low = np.where(here, x, np.inf).min(-1, initial=np.inf)
-        return low, np.where(here, x, -np.inf).max(-1, initial=-np.inf)
-
-    (low_positive, high_positive), (low_negative, high_negative) = range_of(y), range_of(~y)
-    return (high_negative > low_positive) & (high_positive > low_negative)

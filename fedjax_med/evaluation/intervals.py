@@ -16,13 +16,13 @@ References:
   Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.2, for strata.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from fedjax_med.evaluation._weighted import ratio
+from fedjax_med.evaluation._weighted import Weighted, ratio
 from fedjax_med.evaluation.metrics import Metric
 from fedjax_med.evaluation.predictions import Predictions
 
@@ -131,20 +131,33 @@ def over_hospitals(metric: Metric) -> Statistic:
     """
 
     def statistic(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
-        values, drawn, defined = [], [], []
+        parts = []
         for hospital in np.unique(predictions.client):
             rows = np.flatnonzero(predictions.client == hospital)
             part = predictions.take(rows)
-            values.append(metric.compute(part.outputs, part.labels, weight[..., rows]))
-            drawn.append(times_drawn(weight[..., rows]))
-            defined.append(
-                not np.isnan(metric.compute(part.outputs, part.labels, np.ones(len(rows))))
-            )
-        if not any(defined):
-            return np.full(weight.shape[:-1], np.nan)
-        return mean_as_drawn(np.stack(values, -1), np.stack(drawn, -1), np.array(defined))
+            parts.append((rows, metric.of(part.outputs, part.labels)))
+        return mean_over_parts(parts, weight)
 
     return statistic
+
+
+def mean_over_parts(parts: Sequence[tuple[np.ndarray, Weighted]], weight: np.ndarray) -> np.ndarray:
+    """`over_hospitals`, from the rows of each hospital and its metric, for weights `[..., N]`."""
+    values, drawn, defined = [], [], []
+    for rows, metric in parts:
+        own = weight[..., rows]
+        as_they_are = metric(np.ones(len(rows)))
+        # The jackknife changes one hospital at a time; the others keep their values.
+        changed = (own != 1).any(-1)
+        value = np.full(changed.shape, float(as_they_are))
+        if changed.any():
+            value[changed] = metric(own[changed])
+        values.append(value)
+        drawn.append(times_drawn(own))
+        defined.append(not np.isnan(as_they_are))
+    if not any(defined):
+        return np.full(weight.shape[:-1], np.nan)
+    return mean_as_drawn(np.stack(values, -1), np.stack(drawn, -1), np.array(defined))
 
 
 def times_drawn(weight: np.ndarray) -> np.ndarray:
@@ -266,13 +279,22 @@ def jackknife_acceleration(
     are left out. 0 if nothing is left.
     """
     unit, stratum = resampling.units(predictions.client)
-    size = max(1, _BLOCK // max(1, len(unit)))
     left_out = [np.zeros(0)]
-    for start in range(0, len(stratum), size):
-        gone = np.arange(start, min(start + size, len(stratum)))
-        weight = (unit[None, :] != gone[:, None]).astype(np.float64)
+    for weight in leaving_out(unit, len(stratum)):
         left_out.append(np.atleast_1d(statistic(predictions, weight)))
-    without = np.concatenate(left_out)
+    return acceleration(np.concatenate(left_out), stratum)
+
+
+def leaving_out(unit: np.ndarray, num_units: int) -> Iterator[np.ndarray]:
+    """Weights `[some, N]` without each unit in turn, in blocks that fit the memory."""
+    size = max(1, _BLOCK // max(1, len(unit)))
+    for start in range(0, num_units, size):
+        gone = np.arange(start, min(start + size, num_units))
+        yield (unit[None, :] != gone[:, None]).astype(np.float64)
+
+
+def acceleration(without: np.ndarray, stratum: np.ndarray) -> float:
+    """`jackknife_acceleration` from the values without each unit `[units]`, and their strata."""
     cubes = squares = 0.0
     for one in np.unique(stratum):
         values = without[stratum == one]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,12 @@ from fedjax_med.evaluation.intervals import (
     Estimate,
     Method,
     Resampling,
+    acceleration,
     check_level,
     interval,
-    jackknife_acceleration,
+    leaving_out,
     mean_as_drawn,
-    over_hospitals,
-    over_patients,
+    mean_over_parts,
     resamples,
     times_drawn,
     within_hospitals,
@@ -114,25 +115,51 @@ def judge(
       ValueError: names the argument that does not fit.
     """
     check_level(level)
-    regions = _regions(predictions)
+    regions = {key: _sorted(predictions, rows) for key, rows in _regions(predictions).items()}
     parts = {key: predictions.take(rows) for key, rows in regions.items()}
-    values = _compute(parts, metrics, {k: np.ones(len(r)) for k, r in regions.items()})
+    of_part = {
+        (key, name): metric.of(part.outputs, part.labels)
+        for key, part in parts.items()
+        for name, metric in metrics.items()
+    }
+    values = {key: compute(np.ones(len(regions[key[0]]))) for key, compute in of_part.items()}
     draws: dict[Any, list[np.ndarray]] = {key: [] for key in values}
     drawn: list[np.ndarray] = []  # how often each hospital was, [some, hospitals]
     hospitals = predictions.client_names
-    varying = {name: metric for name, metric in metrics.items() if metric.has_interval}
+    varying = [name for name, metric in metrics.items() if metric.has_interval]
     if num_resamples:
         for weight in resamples(
             predictions.client, num_resamples, seed=seed, resampling=resampling
         ):
-            some = _compute(parts, varying, {k: weight[:, r] for k, r in regions.items()})
             drawn.append(
                 np.stack([times_drawn(weight[:, regions["hospital", h]]) for h in hospitals], -1)
             )
-            for key, values_drawn in some.items():
-                draws[key].append(values_drawn)
+            for key, rows in regions.items():
+                own = weight.take(rows, axis=-1)
+                for name in varying:
+                    draws[key, name].append(of_part[key, name](own))
+    accelerations: dict[Any, float] = {}
+    if method == "bca" and num_resamples:
+        for key, rows in regions.items():
+            compute = {name: of_part[key, name] for name in varying}
+            for name, value in _accelerations(compute, predictions, rows, resampling).items():
+                accelerations[key, name] = value
+        of_hospitals = {
+            name: partial(
+                mean_over_parts,
+                [
+                    (regions["hospital", h], of_part[("hospital", h), name])
+                    for h in hospitals
+                    if len(regions["hospital", h])
+                ],
+            )
+            for name in varying
+        }
+        everyone = np.arange(predictions.num_patients)
+        for name, value in _accelerations(of_hospitals, predictions, everyone, resampling).items():
+            accelerations["mean", name] = value
 
-    def estimate(value: np.ndarray, seen: Sequence[np.ndarray], acceleration: float) -> Estimate:
+    def estimate(value: np.ndarray, seen: Sequence[np.ndarray], key: Any) -> Estimate:
         if not seen:
             return Estimate(float(value), math.nan, math.nan)
         return interval(
@@ -140,28 +167,17 @@ def judge(
             np.concatenate(seen),
             level=level,
             method=method,
-            acceleration=acceleration,
+            acceleration=accelerations.get(key, 0.0),
         )
-
-    def acceleration(metric: Metric, over: Any, part: Predictions) -> float:
-        wanted = method == "bca" and num_resamples and metric.has_interval
-        return jackknife_acceleration(over(metric), part, resampling) if wanted else 0.0
 
     def judged(key: tuple[str, ...]) -> Judged:
         return Judged(
             parts[key].num_patients,
-            {
-                name: estimate(
-                    values[key, name],
-                    draws[key, name],
-                    acceleration(metric, over_patients, parts[key]),
-                )
-                for name, metric in metrics.items()
-            },
+            {name: estimate(values[key, name], draws[key, name], (key, name)) for name in metrics},
         )
 
     mean = {}
-    for name, metric in metrics.items():
+    for name in metrics:
         keys = [(("hospital", h), name) for h in hospitals]
         own = np.array([values[key] for key in keys])
         defined = ~np.isnan(own)
@@ -169,7 +185,7 @@ def judge(
         mean[name] = estimate(
             mean_of_defined(own),
             [mean_as_drawn(b, d, defined) for b, d in zip(blocks, drawn, strict=False)],
-            acceleration(metric, over_hospitals, predictions),
+            ("mean", name),
         )
     per_hospital = {h: judged(("hospital", h)) for h in hospitals}
     by_group = {
@@ -222,16 +238,33 @@ def _regions(predictions: Predictions) -> dict[tuple[str, ...], np.ndarray]:
     return regions
 
 
-def _compute(
-    parts: Mapping[tuple[str, ...], Predictions],
-    metrics: Mapping[str, Metric],
-    weights: Mapping[tuple[str, ...], np.ndarray],
-) -> dict[Any, np.ndarray]:
-    return {
-        (key, name): np.asarray(metric.compute(part.outputs, part.labels, weights[key]))
-        for key, part in parts.items()
-        for name, metric in metrics.items()
-    }
+def _sorted(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
+    """`rows` by label and falling output, where both are numbers: metrics then sort nothing."""
+    outputs, labels = predictions.outputs, predictions.labels
+    if isinstance(outputs, tuple) or isinstance(labels, tuple):
+        return rows
+    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    if outputs.ndim != 1 or labels.ndim != 1:
+        return rows
+    return rows[np.lexsort((-outputs[rows].astype(np.float64), labels[rows]))]
+
+
+def _accelerations(
+    metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    predictions: Predictions,
+    rows: np.ndarray,
+    resampling: Resampling,
+) -> dict[str, float]:
+    """`jackknife_acceleration` of several metrics of the patients `rows`."""
+    order = np.argsort(rows)
+    unit, stratum = resampling.units(predictions.client[rows[order]])
+    own = np.empty_like(unit)
+    own[order] = unit  # units are numbered in the order of the patients, not of their outputs
+    without: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in metrics}
+    for weight in leaving_out(own, len(stratum)):
+        for name, compute in metrics.items():
+            without[name].append(np.atleast_1d(compute(weight)))
+    return {name: acceleration(np.concatenate(w), stratum) for name, w in without.items()}
 
 
 def _describe(level: float, num_resamples: int, method: Method, resampling: Resampling) -> str:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_med.evaluation import calibration, classification, concordance, ranking, regression
+from fedjax_med.evaluation._weighted import Weighted
 from fedjax_med.evaluation.classification import one_against_rest, over_labels
 from fedjax_med.evaluation.survival import Censoring
 
@@ -39,11 +40,21 @@ class Metric(NamedTuple):
       ideal: the value of a perfect model: 1 for AUROC and for a calibration slope, 0 for an error.
         Of two hospitals, the worse is the one further from it.
       has_interval: whether resampling says how much it varies.
+      prepare: `(outputs, labels) -> (weight -> values)`, the same with what does not depend on
+        weights done once; None where there is nothing of the kind.
     """
 
     compute: Callable[[Any, Any, np.ndarray], np.ndarray]
     ideal: float
     has_interval: bool = True
+    prepare: Callable[[Any, Any], Weighted] | None = None
+
+    def of(self, outputs: Any, labels: Any) -> Weighted:
+        """The metric of these patients, for weights in several blocks."""
+        if self.prepare is not None:
+            return self.prepare(outputs, labels)
+        compute: Callable[..., np.ndarray] = self.compute
+        return lambda weight: np.asarray(compute(outputs, labels, weight))
 
 
 class SurvivalOutputs(NamedTuple):
@@ -64,15 +75,17 @@ def binary_metrics(
     """Metrics of probabilities `[N]` of label 1, for labels 0 and 1."""
     decisions = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
     return {
-        "auroc": Metric(ranking.auroc, 1.0),
-        "auprc": Metric(ranking.auprc, 1.0),
+        "auroc": Metric(ranking.auroc, 1.0, prepare=ranking.prepare_auroc),
+        "auprc": Metric(ranking.auprc, 1.0, prepare=ranking.prepare_auprc),
         **{
             name: Metric(partial(getattr(classification, name), threshold=threshold), 1.0)
             for name in decisions
         },
         **{
             f"sensitivity_at_{s:g}": Metric(
-                partial(ranking.sensitivity_at_specificity, specificity=s), 1.0
+                partial(ranking.sensitivity_at_specificity, specificity=s),
+                1.0,
+                prepare=partial(ranking.prepare_sensitivity_at_specificity, specificity=s),
             )
             for s in specificities
         },
@@ -80,8 +93,14 @@ def binary_metrics(
         "ece": Metric(
             partial(calibration.expected_calibration_error, num_bins=num_bins), 0.0, False
         ),
-        "calibration_intercept": Metric(calibration.calibration_intercept, 0.0),
-        "calibration_slope": Metric(calibration.calibration_slope, 1.0),
+        "calibration_intercept": Metric(
+            calibration.calibration_intercept,
+            0.0,
+            prepare=calibration.prepare_calibration_intercept,
+        ),
+        "calibration_slope": Metric(
+            calibration.calibration_slope, 1.0, prepare=calibration.prepare_calibration_slope
+        ),
     }
 
 
@@ -101,7 +120,7 @@ def multiclass_metrics() -> dict[str, Metric]:
 def multilabel_metrics(*, threshold: float = 0.5) -> dict[str, Metric]:
     """Metrics of probabilities `[N, labels]`, for 0 and 1 `[N, labels]`; labels count equally."""
     return {
-        name: metric._replace(compute=over_labels(metric.compute))
+        name: metric._replace(compute=over_labels(metric.compute), prepare=None)
         for name, metric in binary_metrics(threshold=threshold).items()
     }
 

@@ -5,9 +5,19 @@ a weight `[..., N]` (ones if None), and give values `[...]`: NaN where all cases
 label, none counts, or the score of one is not finite.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from fedjax_med.evaluation._weighted import binary_cases, ratio, tied
+from fedjax_med.evaluation._weighted import (
+    Checked,
+    Weighted,
+    as_slice,
+    checked_binary,
+    columns,
+    ratio,
+    tied,
+)
 
 
 def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
@@ -17,9 +27,26 @@ def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None
       >>> float(auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])))
       0.75
     """
-    case = binary_cases(score, label, weight)
-    positive = case.weight * case.labels
-    return case.where_defined(rank_probability(case.outputs, positive, case.weight - positive))
+    return prepare_auroc(score, label)(weight)
+
+
+def prepare_auroc(score: np.ndarray, label: np.ndarray) -> Weighted:
+    """`auroc` of these cases for any weights: they are sorted once."""
+    cases = checked_binary(score, label)
+    order = _ordered(cases)
+    ties = bool((order.above != order.not_below).any())
+
+    def values(weight: np.ndarray | None) -> np.ndarray:
+        case = cases.weighted(weight)
+        positive, negative = order.sides(case.weight)
+        count = _cumulative(negative)
+        wrong = count.take(order.above, axis=-1)
+        if ties:
+            wrong = (wrong + count.take(order.not_below, axis=-1)) / 2
+        pairs = positive.sum(-1) * count[..., -1]
+        return case.where_defined(ratio(pairs - _dot(positive, wrong), pairs))
+
+    return values
 
 
 def rank_probability(
@@ -51,13 +78,24 @@ def auprc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None
     References:
       Davis and Goadrich, ICML 2006. https://doi.org/10.1145/1143844.1143874
     """
-    case = binary_cases(score, label, weight)
-    found, false_alarms = _above_thresholds(case.outputs, case.labels, case.weight)
-    gained = np.diff(found, axis=-1, prepend=0.0)
-    precision = np.nan_to_num(ratio(found, found + false_alarms))  # nothing found adds nothing
-    value = ratio((gained * precision).sum(-1), gained.sum(-1))
-    negative = (case.weight * ~case.labels).sum(-1)
-    return case.where_defined(np.where(negative > 0, value, np.nan))
+    return prepare_auprc(score, label)(weight)
+
+
+def prepare_auprc(score: np.ndarray, label: np.ndarray) -> Weighted:
+    """`auprc` of these cases for any weights: they are sorted once."""
+    cases = checked_binary(score, label)
+    order = _ordered(cases)
+
+    def values(weight: np.ndarray | None) -> np.ndarray:
+        case = cases.weighted(weight)
+        gained, found, false_alarms, negative = order.at_thresholds(case.weight)
+        called = found + false_alarms
+        # Nothing called adds nothing.
+        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        value = ratio(_dot(gained, precision), gained.sum(-1))
+        return case.where_defined(np.where(negative > 0, value, np.nan))
+
+    return values
 
 
 def sensitivity_at_specificity(
@@ -74,22 +112,85 @@ def sensitivity_at_specificity(
     Raises:
       ValueError: if `specificity` is not in [0, 1].
     """
+    return prepare_sensitivity_at_specificity(score, label, specificity=specificity)(weight)
+
+
+def prepare_sensitivity_at_specificity(
+    score: np.ndarray, label: np.ndarray, *, specificity: float = 0.9
+) -> Weighted:
+    """`sensitivity_at_specificity` of these cases for any weights: they are sorted once."""
     if not 0 <= specificity <= 1:
         raise ValueError(f"specificity must be in [0, 1], got {specificity!r}.")
-    case = binary_cases(score, label, weight)
-    found, false_alarms = _above_thresholds(case.outputs, case.labels, case.weight)
-    positive, negative = (case.weight * side for side in (case.labels, ~case.labels))
-    positive, negative = positive.sum(-1), negative.sum(-1)
-    # The share of false alarms is a rounded quotient; 1e-12 keeps 9 of 10 at 0.9.
-    allowed = (1 - specificity + 1e-12) * negative
-    within = np.where(false_alarms <= allowed[..., None], found, 0.0).max(-1, initial=0.0)
-    return case.where_defined(np.where(negative > 0, ratio(within, positive), np.nan))
+    cases = checked_binary(score, label)
+    order = _ordered(cases)
+
+    def values(weight: np.ndarray | None) -> np.ndarray:
+        case = cases.weighted(weight)
+        gained, _, false_alarms, negative = order.at_thresholds(case.weight)
+        # The share of false alarms is a rounded quotient; 1e-12 keeps 9 of 10 at 0.9.
+        allowed = (1 - specificity + 1e-12) * negative
+        # False alarms only grow from threshold to threshold, so what is allowed is the first ones.
+        within = _dot(gained, 1.0 * (false_alarms <= allowed[..., None]))
+        value = ratio(within, gained.sum(-1))
+        return case.where_defined(np.where(negative > 0, value, np.nan))
+
+    return values
 
 
-def _above_thresholds(
-    score: np.ndarray, positive: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives `[..., T]` at each distinct score as threshold, highest first."""
-    groups = tied(-score)
-    found, false_alarms = groups.sums(weight * positive), groups.sums(weight * ~positive)
-    return np.cumsum(found, axis=-1), np.cumsum(false_alarms, axis=-1)
+class _Ordered(NamedTuple):
+    """Positives and negatives, each from the highest score to the lowest.
+
+    Attributes:
+      positive: which cases `[P]`, or the slice that they are.
+      negative: `[M]` likewise.
+      above: negatives with a higher score than each positive `[P]`.
+      not_below: negatives with a score at least as high.
+      begins: where each stretch of equal scores begins among the positives.
+    """
+
+    positive: np.ndarray | slice
+    negative: np.ndarray | slice
+    above: np.ndarray
+    not_below: np.ndarray
+    begins: np.ndarray
+
+    def sides(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights `[..., P]` of the positives and `[..., M]` of the negatives."""
+        return columns(weight, self.positive), columns(weight, self.negative)
+
+    def at_thresholds(
+        self, weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """For each distinct score of a positive as threshold, highest first, `[..., T]`.
+
+        Positives gained at it, true positives, false positives; and the weight of negatives `[...]`.
+        """
+        gained, negative = self.sides(weight)
+        if len(self.begins) < gained.shape[-1]:
+            gained = np.add.reduceat(gained, self.begins, axis=-1)
+        count = _cumulative(negative)
+        false_alarms = count.take(self.not_below[self.begins], axis=-1)
+        return gained, np.cumsum(gained, axis=-1), false_alarms, count[..., -1]
+
+
+def _ordered(cases: Checked) -> _Ordered:
+    key = -cases.outputs
+    positive, negative = (
+        side[np.argsort(key[side], kind="stable")]
+        for side in (np.flatnonzero(cases.labels), np.flatnonzero(~cases.labels))
+    )
+    above = np.searchsorted(key[negative], key[positive], side="left")
+    not_below = np.searchsorted(key[negative], key[positive], side="right")
+    begins = np.flatnonzero(np.diff(key[positive], prepend=np.nan) != 0)
+    return _Ordered(as_slice(positive), as_slice(negative), above, not_below, begins)
+
+
+def _cumulative(weight: np.ndarray) -> np.ndarray:
+    """Sums `[..., M + 1]` of the first 0, 1, ... of `[..., M]`."""
+    sums = np.zeros((*weight.shape[:-1], weight.shape[-1] + 1))
+    np.cumsum(weight, axis=-1, out=sums[..., 1:])
+    return sums
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("...n,...n->...", a, b))
