@@ -16,7 +16,7 @@ from scipy.special import expit
 from fedjax_med.evaluation._weighted import as_slice, columns
 
 _MAX_NEWTON_STEPS = 60
-_ORDER = 8  # of the derivatives in the series
+_ORDER = 10  # of the derivatives in the series
 # What orders that are left out may move a coefficient by.
 _LEFT = 1e-11
 
@@ -205,8 +205,8 @@ class _Series:
         moments = np.zeros((len(weight), columns_of + 1))  # the last is the place -1
         moments[:, : self._columns[2]] = weight @ self._tables[0] / total
         move, good = self._newton(moments)
-        # Twice as far and twice the error, as the first orders and the weights of all may be off.
-        far = 2 * np.abs(move).max(-1)
+        # Somewhat further and twice the error, as the first orders and the mean over all may be off.
+        far = 1.25 * np.abs(move).max(-1)
         left = 2 * self._left * far[:, None] ** np.arange(1, _ORDER + 1)
         enough = left < _LEFT
         reached = enough.any(-1)
