@@ -20,6 +20,7 @@ from fedjax_med.preprocessing.messages import Leaves, Surveyor
 _INNER_EDGES = 7  # a pass narrows every interval to an eighth
 _INFINITY = 0x7F800000  # bits of the infinity of float32
 _LARGEST = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 class Ranks(NamedTuple):
@@ -76,6 +77,15 @@ def _end_own(shared: tuple, carry: Own, client: Client) -> ClientResult:
 
 
 OWN_RANKS = ClientProgram(_begin_own, _step_own, _end_own)
+
+
+def just_below(edges: np.ndarray) -> np.ndarray:
+    """The largest normal numbers smaller than `edges`, so that `x < edge` is `x <= just_below`.
+
+    Devices take numbers nearer to zero than the smallest normal one for zero.
+    """
+    below = np.nextafter(edges, -np.inf)
+    return np.where(np.abs(below) < _TINY, np.where(edges <= 0, -_TINY, 0.0), below)
 
 
 class Grid(NamedTuple):

@@ -97,6 +97,7 @@ class Preprocessor:
             raise DataError(f"min_count must be at least 1, got {min_count}.")
         if impute is not None and not isinstance(impute, Mapping) and impute not in METHODS:
             raise DataError(f"impute must be one of {', '.join(METHODS)} or None, got {impute!r}.")
+        dataset = dataset.replace(validation=None, test=None)  # nobody looks at them
         chosen = range(len(names)) if columns is None else positions_of(columns, names)
         messages = Messages()
         found = sums_of(training_survey(dataset, messages=messages), len(names))
@@ -178,17 +179,24 @@ class Preprocessor:
     def transform(self, x: np.ndarray, site: str | None = None) -> np.ndarray:
         """Transforms rows `[N, columns]` of one hospital; returns float32 `[N, features]`.
 
-        Missing values are NaN. Infinite ones stay infinite. A hospital that was not there when this was
-        fitted needs `with_site` first, where `needs_site`.
+        Missing values are NaN. A hospital that was not there when this was fitted needs `with_site`
+        first, where `needs_site`.
 
         Raises:
-          DataError: if `x` has another number of columns, or the hospital is needed and not known.
+          DataError: if `x` has another number of columns or an infinite value, or the hospital is
+            needed and not known.
         """
         x = np.asarray(x, np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.names):
             raise DataError(
                 f"x must have shape [rows, {len(self.names)}], got {list(x.shape)}; the columns are "
                 f"{', '.join(self.names)}."
+            )
+        infinite = np.isinf(x).any(axis=0)
+        if infinite.any():
+            raise DataError(
+                f"column {self.names[int(infinite.argmax())]!r} holds an infinite value; allowed are "
+                "finite numbers, and NaN where a value is missing."
             )
         if self.needs_site and site not in self.sites:
             raise DataError(
@@ -206,7 +214,8 @@ class Preprocessor:
         """Transforms all splits of a dataset: `x` float32 `[N, features]`, the rest as it is.
 
         Raises:
-          DataError: if the dataset has other columns, or hospitals are needed and not known.
+          DataError: if the dataset has other columns or infinite values, or hospitals are needed and
+            not known.
         """
         if names_of(dataset) != self.names:
             raise DataError(

@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_med.data import DataError, FederatedDataset
-from fedjax_med.preprocessing.bisection import RANKS, Grid, Ranks, float_grid, total_quantiles
+from fedjax_med.preprocessing.bisection import (
+    RANKS,
+    Grid,
+    Ranks,
+    float_grid,
+    just_below,
+    total_quantiles,
+)
 from fedjax_med.preprocessing.columns import names_of, table_of, training_survey
 from fedjax_med.preprocessing.messages import Messages
 
@@ -66,7 +73,7 @@ def histogram(
     if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise DataError("edges must be finite and ascending in every column.")
     # Below an edge is what is at most its predecessor; only the last bin has its right edge.
-    asked = np.concatenate([np.nextafter(edges, -np.inf), edges[:, -1:]], axis=1)
+    asked = np.concatenate([just_below(edges), edges[:, -1:]], axis=1)
     surveyor = training_survey(dataset, messages=messages)
     ranks: Ranks = surveyor.total("histogram", RANKS, asked)
     up_to = np.concatenate([ranks.up_to[:, :-2], ranks.up_to[:, -1:]], axis=1).astype(np.int64)

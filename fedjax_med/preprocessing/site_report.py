@@ -1,9 +1,10 @@
 """What is wrong with the data of which hospital, from summaries, before anything is trained.
 
-What leaves a hospital, of each column: how many values it has, how many lie outside of ranges it was
-sent, whether all are equal, and, if it has at least `min_count` values, their quartiles. These are
-**per-site**, since the report is about single hospitals; the quartiles of all hospitals together, which
-the ranges are made of, come from sums. The report leaves out counts that are too small.
+What leaves a hospital, of each column: the number of its values, their mean and sum of squared
+deviations, their quartiles, and how many lie outside of ranges it was sent. These are **per-site**,
+since the report is about single hospitals; the quartiles of all hospitals together, which the ranges
+are made of, come from sums. Whoever makes the report sees all of it; whoever reads it is not told small
+counts, nor medians of few values.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fedjax_med.preprocessing.bisection import (
     Own,
     Ranks,
     float_grid,
+    just_below,
     own_quantiles,
     total_quantiles,
 )
@@ -57,7 +59,7 @@ class SiteReport:
       median: of the hospital, in the units of the column; of numeric columns with `min_count` values.
       constant: bool, whether at least `min_count` values are all the same; not of indicators of a
         block of categories.
-      absent: bool, whether the hospital has no value.
+      absent: bool, whether the hospital has rows (at least `min_count`), but no value.
       units: suspected wrong units, by (site, column).
       min_count: smallest count that is told.
     """
@@ -151,7 +153,7 @@ def site_report(
         impossible=impossible,
         median=quartiles[..., 1],
         constant=enough & ~(spread > 1e-12 * np.abs(own.mean)) & ~of_block,
-        absent=own.count == 0,
+        absent=(own.count == 0) & (dataset.train.sizes[:, None] >= min_count),
         units=_suspected(sites, names, own.count, quartiles),
         min_count=min_count,
     )
@@ -173,7 +175,7 @@ def _allowed(
 
 def _outside(dataset: FederatedDataset, surveyor: Any, *ranges: np.ndarray) -> np.ndarray:
     """How many values of each hospital are outside of `[features, 2]`: `[sites, features, ranges]`."""
-    first = [np.nextafter(r[:, 0], -np.inf) for r in ranges]  # at most this: below the range
+    first = [just_below(r[:, 0]) for r in ranges]  # at most this: below the range
     edges = np.stack([*first, *(r[:, 1] for r in ranges)], axis=1)
     edges = np.where(np.isnan(edges), 0, edges)  # where there is no range; NaN for it below
     shape = (dataset.num_clients, *edges.shape)

@@ -29,10 +29,10 @@ def suppress(counts: np.ndarray, min_count: int = 5) -> SuppressedTable:
     """Leaves out counts from 1 to `min_count - 1`, and as many others as it takes to hide them.
 
     A count that is left out alone could be found again as the difference of a total and the other
-    counts. So others are left out as well, the smallest first, until for every small count, totals
-    among them, what is given out fits more than one number. Whoever reads it is taken to know that
-    what is left out is at least 1; zeros are never left out. The range of numbers that fit is found by
-    linear programming, which for tables of one or two axes has whole numbers as its corners.
+    counts. So others are left out as well, until for every small count, totals among them, what is
+    given out fits at least one other table. Whoever reads it is taken to know that what is left out is
+    at least 1; zeros are never left out. For one small count after the other, those of the smallest sum
+    are chosen (a linear programme, which for tables of one or two axes has whole numbers as corners).
 
     That more than one number fits does not mean that many do; a larger `min_count` helps there. Two
     tables of the same patients (before and after one of them left) can still be subtracted.
@@ -65,38 +65,48 @@ def _hidden(full: np.ndarray, min_count: int) -> np.ndarray:
     """What to leave out of a table whose last entries along every axis are the totals."""
     small = (full > 0) & (full < min_count)
     hidden = small.copy()
-    while True:
-        exposed = next((at for at in np.argwhere(small) if _can_be_found(full, hidden, at)), None)
-        if exposed is None:
-            return hidden
-        beside = (np.indices(full.shape).T == exposed).T.any(axis=0) | (full.ndim == 1)
-        candidates = (full > 0) & ~hidden
-        if (candidates & beside).any():
-            candidates &= beside
-        # There is one: if all but zeros were left out, any multiple of the table would fit.
-        smallest = np.where(candidates, full, np.inf).argmin()
-        hidden[np.unravel_index(smallest, full.shape)] = True
+    for at in np.flatnonzero(small).tolist():
+        hidden |= _changed_with(full, hidden, at)
+    return hidden
 
 
-def _can_be_found(full: np.ndarray, hidden: np.ndarray, at: np.ndarray) -> bool:
-    """Whether one number only fits the entry `at`, given the others and that 1 is the least."""
+def _changed_with(full: np.ndarray, hidden: np.ndarray, at: int) -> np.ndarray:
+    """Where the table can change together with entry `at`, at the least cost of visible entries.
+
+    A change keeps the sum of every line and zeros as they are, and leaves at least 1 elsewhere.
+    """
     from scipy.optimize import linprog  # here, because importing it takes a tenth of a second
 
-    sums, shown = _lines(hidden.shape, hidden), np.where(hidden, 0, full)
-    right = -_lines(full.shape, np.ones_like(hidden)) @ shown.reshape(-1)
-    objective = np.zeros(int(hidden.sum()))
-    objective[(np.argwhere(hidden) == at).all(axis=1)] = 1
-    ends = []
-    for sign in (1, -1):
-        result = linprog(sign * objective, A_eq=sums, b_eq=right, bounds=(1, None))
-        if result.status == 3:  # as large as one likes
-            return False
-        ends.append(sign * result.fun)
-    return ends[1] - ends[0] < 0.5
+    value, free = full.reshape(-1), np.flatnonzero(full > 0)
+    sums = _lines(full.shape)[:, free]
+    cost = np.where(hidden.reshape(-1), 0, value + 1)[free]  # so that of equal sums fewer are taken
+    here = free == at
+    best = None
+    for up in (True, False):
+        # What is added, then what is taken away; twice the table is always a change.
+        bounds = [(int(up and h), int(up) if h else None) for h in here]
+        bounds += [
+            (int(not up and h), int(not up) if h else v - 1)
+            for h, v in zip(here, value[free], strict=True)
+        ]
+        if not up and value[at] == 1:
+            continue
+        result = linprog(
+            np.concatenate([cost, cost]),
+            A_eq=np.concatenate([sums, -sums], axis=1),
+            b_eq=np.zeros(len(sums)),
+            bounds=bounds,
+        )
+        if result.status == 0 and (best is None or result.fun < best.fun):
+            best = result
+    assert best is not None
+    changed = np.zeros(value.shape, bool)
+    changed[free] = np.abs(best.x).reshape(2, -1).sum(axis=0) > 1e-6
+    return changed.reshape(full.shape)
 
 
-def _lines(shape: tuple[int, ...], chosen: np.ndarray) -> np.ndarray:
-    """One row per line of the table: 1 for its cells and -1 for its total, of chosen entries."""
+def _lines(shape: tuple[int, ...]) -> np.ndarray:
+    """One row per line of the table: 1 for its cells and -1 for its total."""
     number = np.arange(int(np.prod(shape))).reshape(shape)
     lines = [
         line
@@ -106,4 +116,4 @@ def _lines(shape: tuple[int, ...], chosen: np.ndarray) -> np.ndarray:
     matrix = np.zeros((len(lines), number.size))
     for row, line in zip(matrix, lines, strict=True):
         row[line], row[line[-1]] = 1, -1
-    return matrix[:, chosen.reshape(-1)]
+    return matrix
