@@ -31,7 +31,7 @@ PLAIN_CODE = {
 def known_flags():
     """Those of `PLAIN_CODE` that this jaxlib has: a flag it does not know ends the process."""
     known = set()
-    for library in Path(jaxlib.__file__).parent.glob("libjax_common.*"):
+    for library in Path(jaxlib.__path__[0]).glob("libjax_common.*"):
         with library.open("rb") as file:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 known |= {name for name in PLAIN_CODE if content.find(name.encode()) >= 0}
@@ -57,6 +57,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Derandomized, so a failure can be repeated; no deadline, since first calls compile.
 settings.register_profile("fedjax_med", derandomize=True, deadline=None)
 settings.load_profile("fedjax_med")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs of a module are of no use to the next one, and fill gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """What one compiled call of many rounds promises: it is compiled once, nothing goes to the host
 in between, and the parameters cross devices once per round."""
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,14 @@ from tests.engine.toy import (
     toy_loss,
 )
 
+# Name: (placement, lanes per device).
+PLACEMENTS = {
+    "one_device": (placement.one_device, 2),
+    "one_device_three_lanes": (placement.one_device, 3),
+    "pmap": (lambda: placement.pmap(4), 2),
+    "mesh": (lambda: placement.mesh(4), 2),
+    "mesh_split": (lambda: placement.mesh(2, splits=2), 2),
+}
 MARKER = "loss_of_a_local_step"
 IN_LOSS = rf"{MARKER}.*tanh"  # not the loops that draw random bits for dropout
 NUM_VARIABLES = sum(x.size for x in jax.tree.leaves(initial_variables()))
@@ -41,17 +51,25 @@ def marked_loss(variables, batch):
         return toy_loss(variables, batch)
 
 
-def chunk_of(place, lanes, aggregator, **options):
+def chunk_of(where, aggregator=aggregation.weighted_mean):
+    """A program and its arguments; as it donates its states, they are made anew."""
+
     def build(hyperparameters):
         del hyperparameters
-        return algorithms.fed_avg(gradient(marked_loss), momentum(), aggregator=aggregator)
+        return algorithms.fed_avg(gradient(marked_loss), momentum(), aggregator=aggregator())
 
-    return prepare_chunk(build, make_dataset(), LOCAL_WORK["epochs"], place, lanes, **options)
+    make, lanes = PLACEMENTS[where]
+    return prepare_chunk(build, make_dataset(), LOCAL_WORK["epochs"], make(), lanes)
 
 
-def read_program(place, lanes, aggregator):
-    program, args = chunk_of(place, lanes, aggregator)
-    hlo = Program(program.executable(*args).as_text())
+@lru_cache
+def executable_of(where, aggregator=aggregation.weighted_mean):
+    program, args = chunk_of(where, aggregator)
+    return program.executable(*args)
+
+
+def read_program(where, aggregator):
+    hlo = Program(executable_of(where, aggregator).as_text())
     loops = hlo.loops_with(IN_LOSS)
     assert len(loops) == 3, "there should be rounds, in them segments, in them local steps"
     return hlo, *loops
@@ -93,19 +111,10 @@ def test_a_thousand_rounds_of_ragged_cohorts_compile_once():
     assert len(run.seconds_per_round) > 10  # not one call but many, all of the same program
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        placement.one_device,
-        lambda: placement.pmap(4),
-        lambda: placement.mesh(4),
-        lambda: placement.mesh(2, splits=2),
-    ],
-    ids=["one_device", "pmap", "mesh", "mesh_split"],
-)
-def test_a_chunk_moves_nothing_between_host_and_devices(place):
-    program, args = chunk_of(place(), 2, aggregation.weighted_mean())
-    executable = program.executable(*args)
+@pytest.mark.parametrize("where", ["one_device", "pmap", "mesh", "mesh_split"])
+def test_a_chunk_moves_nothing_between_host_and_devices(where):
+    _, args = chunk_of(where)
+    executable = executable_of(where)
     text = executable.as_text()
     for opcode in ("infeed(", "outfeed(", " send(", " recv(", "callback"):
         assert opcode not in text
@@ -115,17 +124,15 @@ def test_a_chunk_moves_nothing_between_host_and_devices(place):
 
 
 def test_the_transfer_guard_sees_a_schedule_left_on_the_host():
-    program, args = chunk_of(placement.one_device(), 2, aggregation.weighted_mean())
+    _, args = chunk_of("one_device")
     on_host = (*args[:4], np.int32(5), args[5])
     with jax.transfer_guard("disallow"), pytest.raises(Exception, match=r"[Dd]isallow"):
-        program.executable(*args)(*on_host)
+        executable_of("one_device")(*on_host)
 
 
-@pytest.mark.parametrize(
-    "place", [lambda: placement.pmap(4), lambda: placement.mesh(4)], ids=["pmap", "mesh"]
-)
-def test_a_sum_crosses_devices_once_per_round(place):
-    hlo, round_body, segment_body, _ = read_program(place(), 2, aggregation.weighted_mean())
+@pytest.mark.parametrize("where", ["pmap", "mesh"])
+def test_a_sum_crosses_devices_once_per_round(where):
+    hlo, round_body, segment_body, _ = read_program(where, aggregation.weighted_mean)
     assert collectives(hlo.reachable(segment_body)) == []
     crossing = collectives(hlo.reachable(round_body))
     assert {i.opcode.removesuffix("-start") for i in crossing} == {"all-reduce"}
@@ -140,11 +147,9 @@ def test_a_sum_crosses_devices_once_per_round(place):
     assert collectives(hlo.reachable(hlo.entry, stop=(round_body,))) == []
 
 
-@pytest.mark.parametrize(
-    "place", [lambda: placement.pmap(4), lambda: placement.mesh(4)], ids=["pmap", "mesh"]
-)
-def test_a_stack_is_spread_by_parameters_and_joined_once_per_round(place):
-    hlo, round_body, segment_body, _ = read_program(place(), 2, aggregation.coordinate_median())
+@pytest.mark.parametrize("where", ["pmap", "mesh"])
+def test_a_stack_is_spread_by_parameters_and_joined_once_per_round(where):
+    hlo, round_body, segment_body, _ = read_program(where, aggregation.coordinate_median)
     assert collectives(hlo.reachable(segment_body)) == []
     crossing = collectives(hlo.reachable(round_body))
     kinds = [i.opcode.removesuffix("-start") for i in crossing]
@@ -159,8 +164,9 @@ def test_a_stack_is_spread_by_parameters_and_joined_once_per_round(place):
 
 
 def test_split_minibatches_are_summed_inside_the_loop_and_clients_outside():
-    place = placement.mesh(2, splits=2)
-    hlo, round_body, segment_body, local_body = read_program(place, 2, aggregation.weighted_mean())
+    hlo, round_body, segment_body, local_body = read_program(
+        "mesh_split", aggregation.weighted_mean
+    )
     inside = collectives(hlo.reachable(local_body))
     assert collectives(hlo.reachable(segment_body, stop=(local_body,))) == []
     outside = collectives(hlo.reachable(round_body, stop=(segment_body,)))
@@ -175,13 +181,13 @@ def test_split_minibatches_are_summed_inside_the_loop_and_clients_outside():
 
 
 def test_one_device_has_no_collectives():
-    hlo, *_ = read_program(placement.one_device(), 3, aggregation.weighted_mean())
+    hlo, *_ = read_program("one_device_three_lanes", aggregation.weighted_mean)
     assert collectives(hlo.reachable(hlo.entry)) == []
 
 
 @pytest.mark.parametrize("make", [aggregation.weighted_mean, aggregation.coordinate_median])
 def test_local_steps_have_no_conditionals_and_mask_no_parameters(make):
-    hlo, _, segment_body, local_body = read_program(placement.one_device(), 3, make())
+    hlo, _, segment_body, local_body = read_program("one_device_three_lanes", make)
     of_all_lanes = [
         (3, *x.shape) for x in jax.tree.leaves(initial_variables().params) if x.ndim > 1
     ]
@@ -226,7 +232,7 @@ def test_memory_does_not_grow_with_the_cohort():
 
 
 def test_a_second_chunk_continues_from_donated_states():
-    program, args = chunk_of(placement.one_device(), 2, aggregation.weighted_mean())
+    program, args = chunk_of("one_device")
     state, clients, *_ = program(*args)
     assert all(x.is_deleted() for x in jax.tree.leaves(args[0].variables))
     again, *_ = program(state, clients, *args[2:])

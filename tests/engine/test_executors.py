@@ -165,7 +165,7 @@ def two_passes(gradient_fn):
     return FederatedAlgorithm(lambda v: _Holder(jax.tree.map(jnp.array, v)), unwrap)
 
 
-@pytest.mark.parametrize("name", ["three_lanes", "mesh"])
+@pytest.mark.parametrize("name", ["mesh", pytest.param("three_lanes", marks=pytest.mark.slow)])
 def test_a_round_may_run_its_clients_twice_with_other_local_work(name):
     dataset, work = make_dataset(), LOCAL_WORK["steps"]
     want = run_sequentially(two_passes(jax.jit(GRADIENT)), dataset, work)

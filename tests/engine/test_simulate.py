@@ -51,7 +51,7 @@ def run(dataset=None, algorithm=None, **options):
     return simulate(algorithm or build(), dataset or make_dataset(), **(defaults | options))
 
 
-@pytest.mark.parametrize("rounds_per_call", [1, 2, 64])
+@pytest.mark.parametrize("rounds_per_call", [2, 64, pytest.param(1, marks=pytest.mark.slow)])
 def test_rounds_per_call_change_nothing(rounds_per_call):
     got = run(rounds_per_call=rounds_per_call)
     want = reference("with_persistent_state", "weighted_mean", "steps")
@@ -106,8 +106,15 @@ def test_history_counts_clients_weight_and_loss():
 # -- streaming -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["three_lanes", "mesh"])
-@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(
+    "where, on_disk",
+    [
+        ("three_lanes", False),
+        ("mesh", True),
+        pytest.param("three_lanes", True, marks=pytest.mark.slow),
+        pytest.param("mesh", False, marks=pytest.mark.slow),
+    ],
+)
 def test_streamed_data_gives_the_same_as_resident_data(where, on_disk, tmp_path):
     dataset = make_dataset(test=True)
     make, lanes = PLACEMENTS[where]
@@ -184,8 +191,11 @@ def hospitals(shared_data_dir):
 
 @pytest.mark.parametrize(
     "place",
-    [placement.one_device, lambda: placement.pmap(3), lambda: placement.mesh(2, splits=2)],
-    ids=["one_device", "pmap", "mesh_split"],
+    [
+        pytest.param(placement.one_device, id="one_device"),
+        pytest.param(lambda: placement.pmap(3), id="pmap", marks=pytest.mark.slow),
+        pytest.param(lambda: placement.mesh(2, splits=2), id="mesh_split"),
+    ],
 )
 def test_evaluation_equals_numpy_for_every_hospital_and_pooled(hospitals, place):
     task = tasks.binary_classification(models.linear(), hospitals.train.examples)

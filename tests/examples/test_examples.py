@@ -1,5 +1,6 @@
 """Every example runs as a user would run it, and says what it promises."""
 
+import json
 import re
 import subprocess
 import sys
@@ -28,8 +29,41 @@ def test_every_example_is_tested():
     assert {path.name for path in (REPO / "examples").glob("*.py")} == set(PROMISES)
 
 
+# One after the other in one process, as starting JAX takes longer than most of them.
+RUN_ALL = """
+import contextlib, io, json, runpy, sys, traceback
+outcomes = {}
+for path in sys.argv[1:]:
+    text, error = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stdout(text):
+            runpy.run_path(path, run_name="__main__")
+    except BaseException:
+        error = traceback.format_exc()
+    outcomes[path] = (text.getvalue(), error)
+print(json.dumps(outcomes))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    paths = [str(REPO / "examples" / name) for name in PROMISES]
+    command = [sys.executable, "-c", RUN_ALL, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("name", PROMISES)
-def test_example(name):
+def test_example(outcomes, name):
+    output, error = outcomes[str(REPO / "examples" / name)]
+    assert not error, error
+    assert re.match(PROMISES[name], output), output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROMISES)
+def test_example_by_itself(name):
     done = subprocess.run(
         [sys.executable, str(REPO / "examples" / name)], capture_output=True, text=True, timeout=300
     )

@@ -99,7 +99,10 @@ def test_models_learn_under_the_engine(name):
     assert run.num_traces == 1
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("mlp", *WITH_STATE) else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
+)
 @pytest.mark.parametrize("place", [lambda: placement.mesh(3)], ids=["mesh"])
 def test_placement_does_not_matter(name, place):
     one, other = train(MODELS[name](), 4), train(MODELS[name](), 4, placement=place(), lanes=1)
@@ -109,7 +112,7 @@ def test_placement_does_not_matter(name, place):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", WITH_STATE)
+@pytest.mark.parametrize("name", ["linen", pytest.param("nnx", marks=pytest.mark.slow)])
 def test_batch_statistics_are_averaged_over_clients(name):
     run = train(MODELS[name](), rounds=1)
     initial = tasks.binary_classification(MODELS[name](), DATASET.train.examples).init(0)
