@@ -139,7 +139,7 @@ def reversed_slots(cohort):
     """The same clients, listed the other way round (one lane, so any order is allowed)."""
     filled = int(cohort.lane_start[-1])
     turn = lambda x: jnp.concatenate([x[:filled][::-1], x[filled:]])
-    columns = ("client", "first_epoch", "first_step", "num_steps", "staleness")
+    columns = ("client", "client_id", "first_epoch", "first_step", "num_steps", "staleness")
     return cohort._replace(**{c: turn(getattr(cohort, c)) for c in columns})
 
 
