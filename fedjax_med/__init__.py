@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         explanation,
         models,
         preprocessing,
+        studies,
         tasks,
     )
     from fedjax_med.engine import (
@@ -57,6 +58,7 @@ _PACKAGES = (
     "explanation",
     "models",
     "preprocessing",
+    "studies",
     "tasks",
 )
 _FROM_ENGINE = (
@@ -107,6 +109,7 @@ __all__ = [
     "retrain_without",
     "simulate",
     "steps",
+    "studies",
     "tasks",
 ]
 

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from fedjax_med._version import __version__
 from fedjax_med.cli.errors import explain
-from fedjax_med.cli.options import ProfileOptions, RunOptions
+from fedjax_med.cli.options import ProfileOptions, RunOptions, StudyOptions
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -54,6 +54,25 @@ def run(
     from fedjax_med.cli.run import run_command
 
     return run_command(dataset, options or RunOptions())
+
+
+@app.command
+def study(
+    dataset: Annotated[str, _DATASET],
+    /,
+    options: Annotated[StudyOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """Compare federated methods and baselines on DATASET, with intervals, and write a report.
+
+    Patients are divided into training and test patients several times. Each time, missing values
+    and scales are fitted federatedly to training patients, and every method is trained with several
+    seeds. It is told what hospitals have without federation, what hospitals gain that took no part,
+    and whether differences are more than chance. The folder gets result.json, the figures and
+    report.html.
+    """
+    from fedjax_med.cli.study import study_command
+
+    return study_command(dataset, options or StudyOptions())
 
 
 @app.command

@@ -91,7 +91,9 @@ def _missing(dataset: FederatedDataset) -> str:
     return f"{share:.1%} of the values of x missing, " if missing else ""
 
 
-def load(name: str, data_dir: Path | None, *, validation: bool = False) -> FederatedDataset:
+def load(
+    name: str, data_dir: Path | None, *, validation: bool = False, raw: bool = False
+) -> FederatedDataset:
     """A dataset by name or from a folder, always with test examples.
 
     Args:
@@ -99,13 +101,16 @@ def load(name: str, data_dir: Path | None, *, validation: bool = False) -> Feder
         one's own tables.
       data_dir: folder with local copies of the files.
       validation: whether validation examples are needed.
+      raw: whether features are to be in natural units, so that all preprocessing can be fitted to
+        training patients alone.
 
     Raises:
       DataError: if it cannot be had.
     """
     is_schema = Path(name).suffix in _SCHEMA_SUFFIXES
     if name in datasets.DATASETS or not (is_schema or Path(name).is_dir()):
-        dataset = datasets.load(name, data_dir)
+        options = {"standardize": None} if raw and datasets.has_option(name, "standardize") else {}
+        dataset = datasets.load(name, data_dir, **options)
     elif data_dir is not None:
         what = "schema" if is_schema else "folder"
         raise UsageError(f"--data-dir {data_dir} has no effect with the {what} {name}.")

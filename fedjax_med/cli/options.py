@@ -1,4 +1,4 @@
-"""The options of `fedjax-med run` and `fedjax-med profile`, as they appear in their help.
+"""The options of `fedjax-med run`, `profile` and `study`, as they appear in their help.
 
 Every option is None unless it was given, so that defaults can depend on the dataset and a
 resumed run can tell what its user asked for. Importing this does not import JAX.
@@ -333,4 +333,113 @@ class ProfileOptions(TrainingOptions):
     quiet: Annotated[
         bool,
         _option(_FILES, "No tables: print only where the profile is.", negative=()),
+    ] = False
+
+
+_STUDY = Group("The comparison", sort_key=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What was given to `fedjax-med study`; None where nothing was."""
+
+    methods: Annotated[
+        str | None,
+        _option(
+            _STUDY,
+            "Federated methods, separated by commas: fedavg, fedprox, scaffold, fedadam, ditto. "
+            "Default: all. Baselines are always there.",
+        ),
+    ] = None
+    seeds: Annotated[
+        int | None, _option(_STUDY, "Trainings that differ in their seed only. Default: 5.")
+    ] = None
+    splits: Annotated[
+        int | None,
+        _option(
+            _STUDY,
+            "Random divisions into training and test patients, at least 2. Default: 5 (3 for "
+            "diabetes130).",
+        ),
+    ] = None
+    test: Annotated[
+        float | None, _option(_STUDY, "Share of test patients, above 0 and below 1. Default: 0.3.")
+    ] = None
+    leave_one_out: Annotated[
+        bool | None,
+        _option(
+            _STUDY,
+            "Also leave every hospital out once, to see how models do at a hospital that took no "
+            "part. Default: yes.",
+        ),
+    ] = None
+    resamples: Annotated[
+        int | None,
+        _option(_STUDY, "Resamples of bootstrap intervals, 0 for none. Default: 1000."),
+    ] = None
+    seed: Annotated[
+        int | None, _option(_STUDY, "Root of all randomness, 0 or more. Default: 0.")
+    ] = None
+    rounds: Annotated[
+        int | None, _option(_LOCAL, "Federated rounds. Default: 50, depending on the dataset.")
+    ] = None
+    local_epochs: Annotated[
+        int | None,
+        _option(_LOCAL, "Passes over a hospital's own patients in every round. Default: 1."),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        _option(
+            _LOCAL,
+            "Patients in a minibatch, 0 for all of a hospital at once. Default: depends on the "
+            "dataset.",
+        ),
+    ] = None
+    learning_rates: Annotated[
+        str | None,
+        _option(
+            _LOCAL,
+            "Learning rates inside a hospital, separated by commas, of which each method gets the "
+            "one that is best on patients kept for choosing. Default: depends on the dataset.",
+        ),
+    ] = None
+    model: Annotated[
+        Literal["linear", "mlp", "embeddings", "transformer"] | None,
+        _option(_MODEL, "Kind of model. Default: linear."),
+    ] = None
+    hidden: Annotated[
+        str | None,
+        _option(_MODEL, "mlp and embeddings only: units of hidden layers, separated by commas."),
+    ] = None
+    impute: Annotated[
+        Literal["mean", "median", "mode"] | None,
+        _option(_MODEL, "How missing values are filled in, federatedly. Default: median."),
+    ] = None
+    standardize: Annotated[
+        Literal["global", "per-client"] | None,
+        _option(
+            _MODEL,
+            "Mean and standard deviation over all hospitals' training patients, or each hospital's "
+            "own, which hides how its patients differ. Default: global.",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder for result.json, figures and report.html. Default: a new folder "
+            "runs/DATASET-study-TIME.",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder with local copies of the data files. Default: the folder in the environment "
+            "variable FEDJAX_MED_DATA, else they are downloaded once.",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        _option(_FILES, "No progress and no table: print only where the report is.", negative=()),
     ] = False

@@ -48,12 +48,17 @@ class Pieces(NamedTuple):
     early_stopping: EarlyStopping | None
 
 
-def quiet_start(config: RunConfig) -> None:
-    """Prepares JAX for the configuration; has to come before its first use."""
+def quiet_jax() -> None:
+    """Keeps back warnings of JAX and Orbax that tell the user nothing."""
     # Without an accelerator JAX warns about its absence, which is no news to most users.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     # Orbax logs tracebacks of its threads through absl; their errors reach us as exceptions too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def quiet_start(config: RunConfig) -> None:
+    """Prepares JAX for the configuration; has to come before its first use."""
+    quiet_jax()
     wanted = (config.devices or 1) * config.splits
     fixed = "JAX_NUM_CPU_DEVICES" in os.environ or (
         "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")

@@ -49,6 +49,7 @@ __all__ = [
     "diabetes130",
     "diabetes_progression",
     "draw_vaccine_trial",
+    "has_option",
     "heart_disease",
     "info",
     "load",
@@ -204,6 +205,15 @@ def info(name: str) -> DatasetInfo:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(f"unknown dataset {name!r}; the datasets are {known}.{hint}")
     return DATASETS[name]
+
+
+def has_option(name: str, option: str) -> bool:
+    """Whether the dataset's own function has a keyword option.
+
+    Raises:
+      DataError: if there is no such dataset.
+    """
+    return option in inspect.signature(info(name).load).parameters
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None, **options: Any) -> FederatedDataset:

@@ -31,6 +31,23 @@ from fedjax_med.evaluation._weighted import Weighted
 from fedjax_med.evaluation.classification import one_against_rest, over_labels
 from fedjax_med.evaluation.survival import Censoring
 
+_TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "ece": "ECE",
+    "f1": "F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "c_index": "C-index",
+    "uno_c": "Uno's C",
+}
+
+
+def metric_title(name: str) -> str:
+    """What a metric is called in tables and text."""
+    return _TITLES.get(name) or name.replace("_", " ").capitalize()
+
 
 class Metric(NamedTuple):
     """A metric and what it is at best.

@@ -91,7 +91,7 @@ def learning_curves(result: Mapping[str, Any]) -> str:
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False
         )
-        return _svg(figure, "curves")
+        return as_svg(figure, "curves")
 
 
 def final_metrics(result: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def final_metrics(result: Mapping[str, Any]) -> str:
                 Line2D([], [], color=INK, lw=2, alpha=0.5, label="95 % interval (federated)")
             )
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
-        return _svg(figure, "final")
+        return as_svg(figure, "final")
 
 
 def _axis_label(metric: str) -> str:
@@ -180,7 +180,7 @@ def _darker(colour: str) -> str:
     return f"#{int(red * 0.72):02x}{int(green * 0.72):02x}{int(blue * 0.72):02x}"
 
 
-def _svg(figure: Figure, name: str) -> str:
+def as_svg(figure: Figure, name: str) -> str:
     """An `svg` element that fits any width; ids are made unique within a page."""
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     buffer = io.StringIO()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def render_report(
     sections = [
         page.section("Learning curves", _curves(result, figures.learning_curves(result))),
         page.section("Final results", _finals(result, figures.final_metrics(result))),
-        page.section("The data", _data(result)),
+        page.section("The data", data_section(result["dataset"], result["clients"])),
         page.section("Time and use of the machine", _performance(result)),
         page.section("Configuration", page.pairs(_options(configuration), "pairs two")),
         page.section("Made with", page.pairs((k, page.shown(v)) for k, v in versions.items())),
@@ -266,12 +266,17 @@ def _interval(share: float | None, count: int) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def _data(result: Mapping[str, Any]) -> str:
-    data = result["dataset"]
-    shown, hidden = shown_clients(result)
-    names = [client["name"] for client in result["clients"]]
-    labels = list(result["clients"][0].get("label_counts", {}))
-    splits = [s for s in ("train", "validation", "test") if any(c[s] for c in result["clients"])]
+def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> str:
+    """Patients and diagnoses of every hospital, and where the data is from.
+
+    Args:
+      data: licence, source and citation.
+      clients: of `FederatedDataset.summary`.
+    """
+    shown, hidden = shown_clients({"clients": clients})
+    names = [client["name"] for client in clients]
+    labels = list(clients[0].get("label_counts", {}))
+    splits = [s for s in ("train", "validation", "test") if any(c[s] for c in clients)]
     head = "".join(f'<th scope="col">{s}</th>' for s in splits)
     head += "".join(f'<th scope="col">{page.text(label)}</th>' for label in labels)
     head += '<th scope="col">mix of diagnoses</th>' * bool(labels)
@@ -283,8 +288,8 @@ def _data(result: Mapping[str, Any]) -> str:
             cells += f"<td>{_mix(client['label_counts'])}</td>"
         label = page.client(client["name"], names.index(client["name"]))
         rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
-    total = "".join(f"<td>{sum(c[s] for c in result['clients']):,}</td>" for s in splits)
-    counts = {k: sum(c["label_counts"][k] for c in result["clients"]) for k in labels}
+    total = "".join(f"<td>{sum(c[s] for c in clients):,}</td>" for s in splits)
+    counts = {k: sum(c["label_counts"][k] for c in clients) for k in labels}
     total += "".join(f"<td>{counts[label]:,}</td>" for label in labels)
     total += f"<td>{_mix(counts)}</td>" * bool(labels)
     rows.append(f'<tr class="total"><th scope="row">All patients</th>{total}</tr>')

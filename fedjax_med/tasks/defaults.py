@@ -26,7 +26,7 @@ from fedjax_med.tasks.regression import regression
 from fedjax_med.tasks.survival import cox, discrete_time_survival
 
 MODELS = ("linear", "mlp", "embeddings", "transformer")
-_TAKE_MISSING = ("embeddings", "transformer")
+TAKE_MISSING = ("embeddings", "transformer")
 
 
 class TableTask(NamedTuple):
@@ -140,11 +140,11 @@ def check_table(dataset: FederatedDataset, model: str) -> None:
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
         got = "nothing" if x is None else f"{x.dtype} {list(x.shape)}"
         raise DataError(f"x of {dataset.name} must be floating [N, features], got {got}.")
-    missing = None if model in _TAKE_MISSING else _first_missing(dataset)
+    missing = None if model in TAKE_MISSING else _first_missing(dataset)
     if missing:
         raise DataError(
             f"column {missing!r} of {dataset.name} has missing values, which the model {model!r} "
-            f"cannot take; impute them, or choose {' or '.join(map(repr, _TAKE_MISSING))}."
+            f"cannot take; impute them, or choose {' or '.join(map(repr, TAKE_MISSING))}."
         )
 
 

@@ -1,0 +1,99 @@
+"""What a study does, and what is known to be good for each dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fedjax_med.preprocessing.imputation import Method as Impute
+from fedjax_med.preprocessing.preprocessor import Standardize
+from fedjax_med.studies.methods import METHODS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All choices of a study.
+
+    Attributes:
+      methods: keys of `METHODS`.
+      model: "linear", "mlp", "embeddings" or "transformer".
+      hidden: units of hidden layers, for "mlp" and "embeddings".
+      rounds: federated rounds of every training.
+      local_epochs: passes of a hospital over its patients in a round.
+      batch_size: patients of a minibatch; 0 for all of a hospital at once.
+      learning_rates: of the clients, one is chosen for each method.
+      num_seeds: trainings that differ in nothing but the seed.
+      num_splits: repeated random divisions into training and test patients.
+      test: share of test patients.
+      leave_one_out: whether every hospital is left out once.
+      impute: how missing values are filled in, see `Preprocessor.fit`; models that take missing
+        values are given them.
+      standardize: "global" or "per-client".
+      num_resamples: of bootstrap intervals; 0 for none.
+      seed: root of all randomness.
+
+    Raises:
+      ValueError: names the setting that does not fit.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    model: str = "linear"
+    hidden: tuple[int, ...] = ()
+    rounds: int = 50
+    local_epochs: int = 1
+    batch_size: int = 16
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    num_seeds: int = 5
+    num_splits: int = 5
+    test: float = 0.3
+    leave_one_out: bool = True
+    impute: Impute = "median"
+    standardize: Standardize = "global"
+    num_resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        for method in self.methods:
+            if method not in METHODS:
+                raise ValueError(f"methods must be among {', '.join(METHODS)}, got {method!r}.")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods must name some, each once, got {self.methods!r}.")
+        for name, least in (
+            ("rounds", 1),
+            ("local_epochs", 1),
+            ("batch_size", 0),
+            ("num_seeds", 1),
+            ("num_splits", 2),
+            ("num_resamples", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        if not 0 < self.test < 1:
+            raise ValueError(f"test must be above 0 and below 1, got {self.test}.")
+        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+            raise ValueError(f"learning_rates must be above 0, got {self.learning_rates}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return dataclasses.asdict(self)
+
+
+# What differs from the defaults; larger minibatches where hospitals are large, for speed.
+BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "diabetes130": {"rounds": 20, "batch_size": 128, "num_splits": 3, "num_resamples": 200},
+        "tcga-brca": {"batch_size": 0, "rounds": 60, "learning_rates": (0.03, 0.1, 0.3, 1.0)},
+        "ncctg-lung": {"batch_size": 0, "rounds": 60, "learning_rates": (0.01, 0.03, 0.1, 0.3)},
+        "vaccine-trial": {"batch_size": 256, "rounds": 20},
+        "parkinsons-telemonitoring": {"batch_size": 32, "rounds": 50},
+    }
+)
+
+
+def settings_for(dataset: str, **chosen: Any) -> Settings:
+    """The default settings of a dataset by its name, with what was chosen instead."""
+    return Settings(**{**BY_DATASET.get(dataset, {}), **chosen})

@@ -1,0 +1,235 @@
+"""The result of a study as plain JSON, with intervals, comparisons and a sentence on what it means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_med.evaluation import (
+    Estimate,
+    Judgement,
+    Predictions,
+    corrected_t_test,
+    gap,
+    judge,
+    metric_title,
+    subgroups,
+)
+from fedjax_med.evaluation.comparison import Comparison
+from fedjax_med.studies.judging import (
+    Values,
+    mean_of_defined,
+    over_seeds,
+    seeds_together,
+    values,
+)
+from fedjax_med.studies.methods import METHODS
+from fedjax_med.studies.study import BASELINES, Study
+
+LEVEL = 0.95
+# Metrics that fit a model of their own or have no interval are left to the details of one split.
+_ONLY_IN_DETAIL = ("calibration_intercept", "calibration_slope")
+
+
+def title_of(name: str) -> str:
+    """What a method or baseline is called in tables."""
+    return BASELINES.get(name) or METHODS[name].title
+
+
+class Judgements(NamedTuple):
+    """Judgements of patients, with bootstrap intervals, by method and baseline.
+
+    Attributes:
+      details: of the test patients of the first split.
+      left_out: of all patients of every hospital, by models that never saw the hospital.
+    """
+
+    details: dict[str, Judgement]
+    left_out: dict[str, Judgement]
+
+
+def judge_patients(study: Study) -> Judgements:
+    """Judges the patients of the first split, and those of hospitals left out."""
+    first = study.populations[0]
+    groups = subgroups(first.raw_judged, "test") if first.raw.feature_names else {}
+    return Judgements(
+        {
+            name: _judged(
+                study, seeds_together(study.judge, study.outputs[name][:1], [first], [groups])
+            )
+            for name in study.names
+        },
+        {
+            name: _judged(study, seeds_together(study.judge, outputs, study.left_out))
+            for name, outputs in study.outputs_left_out.items()
+        },
+    )
+
+
+def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
+    """Everything that tables, figures and the report of a study are made of; None for NaN.
+
+    `methods` has for each metric its mean over splits and seeds: `mean` over hospitals each counted
+    once, and `pooled` patients, with intervals over splits (Nadeau and Bengio); `per_hospital`; and the
+    `worst` hospital. `details` judges the first split by patients, with bootstrap intervals, gaps
+    between hospitals and subgroups. `left_out` judges every hospital by models that never saw it.
+    """
+    names = study.names
+    metrics = {n: m for n, m in study.judge.metrics.items() if n not in _ONLY_IN_DETAIL}
+    brief = study.judge._replace(metrics=metrics)
+    found = {name: values(brief, study.outputs[name], study.populations) for name in names}
+    chosen = study.chosen
+    result = {
+        "dataset": {
+            "name": study.dataset.name,
+            "licence": study.dataset.licence,
+            "source": study.dataset.source,
+            "citation": study.dataset.citation,
+            "clients": study.dataset.summary(),
+        },
+        "kind": study.kind,
+        "main_metric": study.judge.main,
+        "ideal": {name: metric.ideal for name, metric in study.judge.metrics.items()},
+        "settings": study.settings.as_dict(),
+        "learning_rates": study.learning_rates,
+        "tuned": study.tuned,
+        "chosen": chosen,
+        "best_sites": study.best_sites,
+        "methods": {name: _method(study, name, found[name]) for name in names},
+        "comparisons": {
+            against: _compare(study, found[chosen], found[against])
+            for against in names
+            if against != chosen
+        },
+        "details": {name: j.as_dict() for name, j in judgements.details.items()},
+        "left_out": {name: j.as_dict() for name, j in judgements.left_out.items()},
+        "seconds": study.seconds,
+    }
+    result = _plain(result)
+    result["sentences"] = sentences(result)
+    return result
+
+
+def _sizes(study: Study) -> tuple[int, int]:
+    first = study.populations[0].raw
+    return first.train.num_examples, first.splits()["test"].num_examples
+
+
+def _over_splits(study: Study, by_split: np.ndarray, ideal: float) -> Estimate:
+    """Mean over splits with its interval, which does not go beyond a perfect value."""
+    num_train, num_test = _sizes(study)
+    found = corrected_t_test(by_split, num_train=num_train, num_test=num_test, level=LEVEL)
+    low, high = found.low, found.high
+    if ideal == 0:  # an error; NaN stays NaN
+        low = float(np.maximum(low, 0.0))
+    else:
+        high = float(np.minimum(high, ideal))
+    return Estimate(found.difference, low, high)
+
+
+def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]:
+    hospitals = study.dataset.client_names
+    described = {}
+    for metric, value in found.items():
+        # [splits, seeds, hospitals] -> [hospitals]
+        own = mean_of_defined(np.moveaxis(value.per_hospital, -1, 0).reshape(len(hospitals), -1))
+        ideal = study.judge.metrics[metric].ideal
+        worst = gap(dict(zip(hospitals, own, strict=True)), ideal)
+        described[metric] = {
+            "mean": _over_splits(study, mean_of_defined(value.mean), ideal),
+            "pooled": _over_splits(study, mean_of_defined(value.pooled), ideal),
+            "over_seeds": float(np.nanmean(value.mean.std(axis=1))),
+            "worst": {"hospital": worst.worst_name, "value": worst.worst},
+            "per_hospital": dict(zip(hospitals, own.tolist(), strict=True)),
+        }
+    return {"title": title_of(name), "is_baseline": name in BASELINES, "metrics": described}
+
+
+def _compare(study: Study, first: dict[str, Values], second: dict[str, Values]) -> Comparison:
+    """Difference of the main metric, mean over hospitals, between two methods."""
+    main = study.judge.main
+    differences = mean_of_defined(first[main].mean) - mean_of_defined(second[main].mean)
+    num_train, num_test = _sizes(study)
+    return corrected_t_test(differences, num_train=num_train, num_test=num_test, level=LEVEL)
+
+
+def _judged(study: Study, predicted: Predictions) -> Judgement:
+    return judge(
+        predicted,
+        {name: over_seeds(metric) for name, metric in study.judge.metrics.items()},
+        level=LEVEL,
+        num_resamples=study.settings.num_resamples,
+        seed=study.settings.seed,
+        method="percentile",
+    )
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """What the study means, in words that its intervals support."""
+    main, methods = result["main_metric"], result["methods"]
+    title = methods[result["chosen"]]["title"]
+    value = methods[result["chosen"]]["metrics"][main]["mean"]
+    words = metric_title(main)
+    said = [
+        f"{title}, the best of the federated methods on patients kept for choosing, has a mean "
+        f"{words} over hospitals of {_interval(value)}."
+    ]
+    higher = result["ideal"][main] != 0
+    for against, phrase in (
+        ("local", "hospitals that train alone"),
+        ("site_rate", "knowing nothing of a patient but the hospital"),
+        ("best_site", "the best single hospital's model"),
+        ("pooled", "a model of all patients pooled"),
+    ):
+        if against in result["comparisons"]:
+            theirs = methods[against]["metrics"][main]["mean"]["value"]
+            said.append(_verdict(phrase, theirs, result["comparisons"][against], higher))
+    for name in (result["chosen"], "fedavg"):
+        if name in result["left_out"]:
+            value = result["left_out"][name]["mean"][main]
+            said.append(
+                f"At hospitals that took no part in training, {methods[name]['title']} has "
+                f"{_interval(value)}."
+            )
+            break
+    return said
+
+
+def _verdict(
+    phrase: str, theirs: float | None, found: Mapping[str, float | None], higher: bool
+) -> str:
+    difference, low, high, p_value = (
+        found[key] for key in ("difference", "low", "high", "p_value")
+    )
+    if theirs is None or difference is None:
+        return f"Compared with {phrase}: not defined."
+    start = f"Compared with {phrase} ({theirs:.3f}), "
+    if low is None or high is None or p_value is None:
+        return start + f"the difference is {difference:+.3f}; its interval is not defined."
+    gain, loss = (low > 0, high < 0) if higher else (high < 0, low > 0)
+    verdict = (
+        "federation helps" if gain else "federation is worse" if loss else "no difference is shown"
+    )
+    return start + f"{verdict}: {difference:+.3f} ({low:+.3f} to {high:+.3f}, p = {p_value:.2g})."
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    shown = ["n/a" if found[k] is None else f"{found[k]:.3f}" for k in ("value", "low", "high")]
+    return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
