@@ -5,6 +5,8 @@ and whether its sum over hospitals is enough. Statistics are of training rows on
 it together.
 """
 
+from fedjax_med.preprocessing.alignment import align
+from fedjax_med.preprocessing.categories import category_counts
 from fedjax_med.preprocessing.columns import allowed_ranges, kinds_of
 from fedjax_med.preprocessing.harmonisation import Combat, fit_combat
 from fedjax_med.preprocessing.imputation import Imputer, fit_imputer
@@ -19,7 +21,6 @@ from fedjax_med.preprocessing.vocabularies import (
     SiteColumn,
     Vocabulary,
     VocabularyColumn,
-    align,
     site_columns,
     spelling_key,
     vocabulary,
@@ -43,6 +44,7 @@ __all__ = [
     "align",
     "allowed_ranges",
     "bounds",
+    "category_counts",
     "fit_combat",
     "fit_imputer",
     "fit_target",

@@ -32,6 +32,7 @@ from fedjax_med.preprocessing.statistics import (
     Moments,
     Statistics,
     scale_of,
+    site_moments,
     statistics,
 )
 
@@ -122,12 +123,7 @@ class Combat:
           DataError: if `x` has another number of columns.
         """
         expected, values, _ = self._parts(x)
-        rest = values - expected
-        there = ~np.isnan(rest)
-        count = there.sum(axis=0).astype(np.float64)
-        mean = np.where(there, rest, 0).sum(axis=0) / np.maximum(count, 1)
-        squares = (np.where(there, rest - mean, 0) ** 2).sum(axis=0)
-        location, spread = self._effects(count, mean, squares)
+        location, spread = self._effects(*site_moments(values - expected))
         old = [i for i, site in enumerate(self.sites) if site != name]
         return dataclasses.replace(
             self,

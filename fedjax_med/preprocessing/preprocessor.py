@@ -15,7 +15,15 @@ from fedjax_med.preprocessing.columns import kinds_of, names_of, positions_of, t
 from fedjax_med.preprocessing.harmonisation import Combat, combat_from
 from fedjax_med.preprocessing.imputation import METHODS, Imputer, Method, imputer_from
 from fedjax_med.preprocessing.messages import Message, Messages
-from fedjax_med.preprocessing.statistics import Moments, own_moments, scale_of, sums_of
+from fedjax_med.preprocessing.statistics import (
+    Moments,
+    Statistics,
+    after_filling,
+    own_moments,
+    scale_of,
+    site_moments,
+    sums_of,
+)
 
 Standardize = Literal["global", "per-client"]
 
@@ -70,7 +78,8 @@ class Preprocessor:
 
         Standardised is what is left after filling in: over the training rows, a column has mean 0 and
         variance 1, and so it has at each hospital with "per-client", which hides how hospitals differ.
-        A constant column has scale 1.
+        A constant column has scale 1, and a hospital without training rows is left as it is by
+        "per-client".
 
         Args:
           dataset: a table; NaN is missing.
@@ -89,14 +98,7 @@ class Preprocessor:
           ValueError: if a training value is infinite.
         """
         names = names_of(dataset)
-        if standardize not in ("global", "per-client", None):
-            raise DataError(
-                f"standardize must be 'global', 'per-client' or None, got {standardize!r}."
-            )
-        if min_count < 1:
-            raise DataError(f"min_count must be at least 1, got {min_count}.")
-        if impute is not None and not isinstance(impute, Mapping) and impute not in METHODS:
-            raise DataError(f"impute must be one of {', '.join(METHODS)} or None, got {impute!r}.")
+        _check_options(impute, standardize, min_count)
         dataset = dataset.replace(validation=None, test=None)  # nobody looks at them
         chosen = range(len(names)) if columns is None else positions_of(columns, names)
         messages = Messages()
@@ -119,51 +121,69 @@ class Preprocessor:
             dataset = harmonise.apply(_in_float64(dataset))
             found = sums_of(training_survey(dataset, messages=messages), len(names))
         imputer = None
-        fill = np.where(found.count >= 1, found.mean, 0)  # unused but for standardisation
         if impute is not None:
-            by_column = impute if isinstance(impute, Mapping) else {}
             imputer = imputer_from(
                 dataset,
                 found,
                 kinds,
                 blocks,
                 "median" if isinstance(impute, Mapping) else impute,
-                by_column,
+                impute if isinstance(impute, Mapping) else {},
                 indicators=indicators,
                 min_count=min_count,
                 messages=messages,
             )
-            fill = imputer.fill
-        kept = np.flatnonzero(~np.isnan(fill)) if imputer else np.arange(len(names))
-        feature_names = imputer.feature_names if imputer else names
-        shape = (len(feature_names),)
-        if standardize == "per-client":
-            shape = (dataset.num_clients, *shape)
+        own = None
+        if standardize == "per-client" and numeric:
+            surveyor = training_survey(dataset, numeric, messages)
+            own = own_moments(surveyor, (dataset.num_clients, len(numeric)), "nothing")
+        return cls._standardised(
+            names,
+            dataset,
+            numeric if standardize else [],
+            found,
+            own,
+            combat=harmonise,
+            imputer=imputer,
+            messages=tuple(messages.entries),
+        )
+
+    @classmethod
+    def _standardised(
+        cls,
+        names: tuple[str, ...],
+        dataset: FederatedDataset,
+        numeric: list[int],
+        found: Statistics,
+        own: Moments | None,
+        **parts: Any,
+    ) -> Preprocessor:
+        """What was fitted, with mean 0 and variance 1 of the `numeric` columns once filled in."""
+        imputer = parts["imputer"]
+        kept = [name for name in names if imputer is None or name not in imputer.dropped]
+        feature_names = names if imputer is None else imputer.feature_names
+        at = [kept.index(names[i]) for i in numeric]
+        if own is None:
+            count, mean = found.count[numeric].astype(np.float64), found.mean[numeric]
+            moments = Moments(count, mean, found.variance[numeric] * count)
+            missing = found.missing[numeric]
+        else:
+            moments, missing = own, dataset.train.sizes[:, None] - own.count
+        if imputer is None:
+            missing, fill = np.zeros_like(missing), moments.mean
+        else:
+            fill = imputer.fill[numeric]
+        shape = (*moments.count.shape[:-1], len(feature_names))
         center, scale = np.zeros(shape), np.ones(shape)
-        place = {int(old): new for new, old in enumerate(kept)}
-        at = [place[i] for i in numeric]
-        if standardize and numeric:
-            if standardize == "global":
-                moments = Moments(*(s[numeric] for s in (found.count, found.mean, found.variance)))
-                moments = moments._replace(squares=moments.squares * moments.count)
-                missing = found.missing[numeric]
-            else:
-                surveyor = training_survey(dataset, numeric, messages)
-                moments = own_moments(surveyor, (dataset.num_clients, len(numeric)), "nothing")
-                missing = dataset.train.sizes[:, None] - moments.count
-            center[..., at], scale[..., at] = _after_filling(
-                moments, missing if imputer else 0 * missing, fill[numeric]
-            )
+        center[..., at], scale[..., at] = after_filling(moments, missing, fill)
         return cls(
             names=names,
             feature_names=feature_names,
-            combat=harmonise,
-            imputer=imputer,
             center=center,
             scale=scale,
-            standardised=tuple(at) if standardize else (),
+            standardised=tuple(at),
             sites=dataset.client_names,
-            messages=tuple(messages.entries),
+            **parts,
         )
 
     @property
@@ -251,20 +271,15 @@ class Preprocessor:
         new = dataclasses.replace(self, combat=combat, sites=(*self.sites, name))
         if self.center.ndim == 1:
             return new
-        plain = dataclasses.replace(new, center=self.center[0] * 0, scale=self.scale[0] * 0 + 1)
         rows = np.asarray(x, np.float64)
         if combat is not None:
             rows = combat.transform(rows, name)
         if self.imputer is not None:
             rows = self.imputer.transform(rows)
-        own = rows[:, list(self.standardised)]
-        there = ~np.isnan(own)
-        count = there.sum(axis=0).astype(np.float64)
-        mean = np.where(there, own, 0).sum(axis=0) / np.maximum(count, 1)
-        squares = (np.where(there, own - mean, 0) ** 2).sum(axis=0)
-        center, scale = plain.center, plain.scale
         at = list(self.standardised)
-        center[at], scale[at] = _after_filling(Moments(count, mean, squares), 0 * count, mean)
+        count, mean, squares = site_moments(rows[:, at])
+        center, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+        center[at], scale[at] = mean, scale_of(squares / np.maximum(count, 1), mean)
         return dataclasses.replace(
             new,
             center=np.concatenate([self.center, center[None]]),
@@ -308,13 +323,10 @@ def _in_float64(dataset: FederatedDataset) -> FederatedDataset:
     )
 
 
-def _after_filling(
-    moments: Moments, missing: np.ndarray, fill: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation once `missing` values are filled in; 0 and 1 of nothing."""
-    total = moments.count + missing
-    n = np.maximum(total, 1)
-    gap = fill - moments.mean
-    mean = np.where(moments.count > 0, moments.mean + gap * missing / n, np.where(missing, fill, 0))
-    squares = moments.squares + gap**2 * moments.count * missing / n
-    return mean, scale_of(squares / n, mean)
+def _check_options(impute: Any, standardize: Any, min_count: int) -> None:
+    if standardize not in ("global", "per-client", None):
+        raise DataError(f"standardize must be 'global', 'per-client' or None, got {standardize!r}.")
+    if min_count < 1:
+        raise DataError(f"min_count must be at least 1, got {min_count}.")
+    if impute is not None and not isinstance(impute, Mapping) and impute not in METHODS:
+        raise DataError(f"impute must be one of {', '.join(METHODS)} or None, got {impute!r}.")

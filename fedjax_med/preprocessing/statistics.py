@@ -196,6 +196,26 @@ def own_moments(surveyor: Surveyor, shape: tuple[int, int], leaves: Leaves) -> M
     return surveyor.own("own mean and variance", OWN_MOMENTS, (), states, leaves)
 
 
+def site_moments(x: np.ndarray) -> Moments:
+    """The moments of rows `[N, features]` that are at hand, NaN left out; float64."""
+    there = ~np.isnan(x)
+    count = there.sum(axis=0).astype(np.float64)
+    mean = np.where(there, x, 0).sum(axis=0) / np.maximum(count, 1)
+    return Moments(count, mean, (np.where(there, x - mean, 0) ** 2).sum(axis=0))
+
+
+def after_filling(
+    moments: Moments, missing: np.ndarray, fill: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation once `missing` values are filled in; 0 and 1 of nothing."""
+    total = moments.count + missing
+    n = np.maximum(total, 1)
+    gap = fill - moments.mean
+    mean = np.where(moments.count > 0, moments.mean + gap * missing / n, np.where(missing, fill, 0))
+    squares = moments.squares + gap**2 * moments.count * missing / n
+    return mean, scale_of(squares / n, mean)
+
+
 def fit_target(dataset: FederatedDataset) -> tuple[float, float]:
     """Mean and standard deviation of the training outcomes, for regression.
 

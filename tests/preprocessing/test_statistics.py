@@ -10,6 +10,7 @@ from fedjax_med.engine.placement import mesh
 from fedjax_med.preprocessing import (
     Messages,
     bounds,
+    category_counts,
     fit_target,
     histogram,
     kinds_of,
@@ -150,6 +151,17 @@ def test_kinds_come_from_counts_and_not_from_names_alone():
     assert [b.name for b in blocks] == ["a"]  # b: more ones than rows; f: not missing together
     assert kinds[:2] == ["category"] * 2 and kinds[2:4] == ["binary"] * 2
     assert kinds[4:] == ["numeric", "binary", "absent", "binary", "binary"]
+
+
+def test_categories_are_counted_and_small_counts_left_out(table):
+    x = as_doubles(table)
+    first, second, missing = (x[:, 3] == 1).sum(), (x[:, 4] == 1).sum(), np.isnan(x[:, 3]).sum()
+    counts = [first, second, len(x) - first - second - missing, missing]
+    categories, told = category_counts(table, min_count=1)["stage"]
+    assert categories == ("I", "II", "(none of them)", "(missing)")
+    np.testing.assert_array_equal(told.counts, counts)
+    _, told = category_counts(table, min_count=int(min(counts)) + 1)["stage"]
+    assert np.isnan(told.counts).sum() == 2 and told.total == len(x)
 
 
 def test_targets_are_standardised_by_training_rows_only(table):
