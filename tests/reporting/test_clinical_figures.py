@@ -47,7 +47,7 @@ def check_layout(figure):
     not_drawn = {id(label) for axes in figure.axes for label in axes.get_xticklabels()}
     for axes in figure.axes:
         low, high = sorted(axes.get_ylim())
-        for label, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True):
+        for label, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=False):
             if axes in hidden or not low <= at <= high:
                 not_drawn.add(id(label))
     for text in texts(figure).values():
