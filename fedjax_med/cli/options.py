@@ -347,7 +347,8 @@ class StudyOptions:
         str | None,
         _option(
             _STUDY,
-            "Federated methods, separated by commas: fedavg, fedprox, scaffold, fedadam, ditto. "
+            "Federated methods, separated by commas: fedavg, fedprox, scaffold, fedadam, ditto, "
+            "newton (linear models only). "
             "Default: all. Baselines are always there.",
         ),
     ] = None

@@ -32,6 +32,7 @@ from fedjax_med.evaluation.classification import one_against_rest, over_labels
 from fedjax_med.evaluation.survival import Censoring
 
 _TITLES = {
+    "auc": "AUC",
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "ece": "ECE",
@@ -46,6 +47,10 @@ _TITLES = {
 
 def metric_title(name: str) -> str:
     """What a metric is called in tables and text."""
+    start, at, number = name.rpartition("_at_")
+    if at:
+        what = "specificity" if start == "sensitivity" else "time"
+        return f"{_TITLES.get(start) or start.capitalize()} at {what} {number}"
     return _TITLES.get(name) or name.replace("_", " ").capitalize()
 
 

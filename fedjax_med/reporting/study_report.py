@@ -130,7 +130,7 @@ def _metric_table(result: Mapping[str, Any], metric: str, with_choice: bool = Fa
     rows = []
     head = ["mean over hospitals", "all patients", "worst hospital", "sd over seeds"]
     if with_choice:
-        head += ["learning rate", "chosen method minus this", "p"]
+        head += ["learning rate or ridge", "chosen method minus this", "p"]
     for name, method in result["methods"].items():
         found = method["metrics"][metric]
         worst = found["worst"]
@@ -142,7 +142,7 @@ def _metric_table(result: Mapping[str, Any], metric: str, with_choice: bool = Fa
             page.number(found["over_seeds"]),
         ]
         if with_choice:
-            rate = result["learning_rates"].get(name)
+            rate = result["numbers"].get(name)
             cells += ["&ndash;" if rate is None else f"{rate:g}", *_comparison(result, name)]
         css = ' class="total"' if name == result["chosen"] else ""
         body = "".join(f"<td>{cell}</td>" for cell in cells)

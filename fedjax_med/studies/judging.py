@@ -58,14 +58,14 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
 
 def predictions(judge: Judge, output: np.ndarray, population: Population) -> Predictions:
     """Outputs `[N, ...]` of one model for those who are judged, as predictions."""
-    return _predictions(judge, population.restore(output), population.raw_judged, "test")
+    return _predictions(judge, population.fitted.restore(output), population.raw_judged, "test")
 
 
 def predictions_for_training(
     judge: Judge, output: np.ndarray, population: Population
 ) -> Predictions:
     """The same for those who were trained on."""
-    return _predictions(judge, population.restore(output), population.raw, "train")
+    return _predictions(judge, population.fitted.restore(output), population.raw, "train")
 
 
 def _predictions(

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedjax_med.data import ClientArrays, FederatedDataset
 from fedjax_med.data._tree import map_leaves
+from fedjax_med.data.standardize import Standardizer
 from fedjax_med.evaluation import leave_one_hospital_out, repeated_splits, together
 
 
@@ -24,10 +25,12 @@ class Fitted(NamedTuple):
     Attributes:
       apply: preprocesses a dataset of the same columns.
       restore: outputs of models of such data `[..., N, outputs]` in natural units.
+      standardizer: what columns were standardised with, None if it is not the same everywhere.
     """
 
     apply: Callable[[FederatedDataset], FederatedDataset]
     restore: Callable[[np.ndarray], np.ndarray]
+    standardizer: Standardizer | None
 
 
 Fit = Callable[[FederatedDataset], Fitted]
@@ -42,7 +45,7 @@ class Population(NamedTuple):
       raw_judged: in natural units: hospitals whose test examples are judged.
       train: `raw`, preprocessed.
       judged: `raw_judged`, preprocessed alike.
-      restore: see `Fitted`.
+      fitted: to the training examples.
     """
 
     name: str
@@ -50,7 +53,7 @@ class Population(NamedTuple):
     raw_judged: FederatedDataset
     train: FederatedDataset
     judged: FederatedDataset
-    restore: Callable[[np.ndarray], np.ndarray]
+    fitted: Fitted
 
     @property
     def test(self) -> ClientArrays:
@@ -79,11 +82,11 @@ def population(
     name: str, raw: FederatedDataset, fit: Fit, raw_judged: FederatedDataset | None = None
 ) -> Population:
     """A division with its preprocessing; `raw` itself is judged if nobody else is."""
-    apply, restore = fit(raw)
-    train = apply(raw)
+    fitted = fit(raw)
+    train = fitted.apply(raw)
     if raw_judged is None:
-        return Population(name, raw, raw, train, train, restore)
-    return Population(name, raw, raw_judged, train, apply(raw_judged), restore)
+        return Population(name, raw, raw, train, train, fitted)
+    return Population(name, raw, raw_judged, train, fitted.apply(raw_judged), fitted)
 
 
 def splits(

@@ -11,11 +11,12 @@ import numpy as np
 
 from fedjax_med import preprocessing, tasks
 from fedjax_med.data import DataError, FederatedDataset
+from fedjax_med.data.standardize import Standardizer
 from fedjax_med.engine import Variables, epochs
 from fedjax_med.evaluation import judged_by, repeated_splits
 from fedjax_med.studies import baselines, training
 from fedjax_med.studies.judging import Judge, mean_of_defined, values
-from fedjax_med.studies.methods import METHODS
+from fedjax_med.studies.methods import METHODS, Method
 from fedjax_med.studies.populations import (
     Fit,
     Fitted,
@@ -36,6 +37,7 @@ BASELINES = {
     "pooled": "pooled",
 }
 _TUNING_SHARE = 0.25
+_EXACT_BATCH = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Study:
       outputs: for each method and baseline those of every split `[seeds, N, ...]`.
       outputs_left_out: the same for every hospital left out.
       models: shared model of each method, of the first split and seed.
-      learning_rates: chosen for each method and trained baseline.
-      tuned: the main metric of each with its learning rate on the patients it was chosen on.
+      numbers: learning rate (or ridge) chosen for each method and trained baseline.
+      tuned: the main metric of each with that number on the patients it was chosen on.
       best_sites: the best single site of every split.
       seconds: where the time went.
     """
@@ -69,7 +71,7 @@ class Study:
     outputs: dict[str, Outputs]
     outputs_left_out: dict[str, Outputs]
     models: dict[str, Variables]
-    learning_rates: dict[str, float]
+    numbers: dict[str, float]
     tuned: dict[str, float]
     best_sites: list[str]
     seconds: dict[str, float]
@@ -106,9 +108,15 @@ def run_study(
 
     Raises:
       DataError: if the data cannot be learned from, or there are fewer than two hospitals.
+      ValueError: if a method is for linear models only.
     """
     if dataset.num_clients < 2:
         raise DataError(f"a study needs at least 2 hospitals, {dataset.name} has 1.")
+    exact = [name for name in settings.methods if METHODS[name].exact]
+    if exact and settings.model != "linear":
+        raise ValueError(
+            f"methods must not have {exact[0]!r} with model {settings.model!r}; it is for linear models."
+        )
     start = time.perf_counter()
     kind = tasks.kind_of(dataset)
     key = "event" if kind == "survival" else None if kind in ("regression", "multilabel") else "y"
@@ -162,8 +170,11 @@ def _fit(settings: Settings, dataset: FederatedDataset, kind: str) -> Fit:
 
     def fit(raw: FederatedDataset) -> Fitted:
         fitted = fit_table(raw)
+        standardizer = _standardizer(fitted, names)
         if kind != "regression":
-            return Fitted(lambda data: _with_columns(fitted.apply(data), names), _as_it_is)
+            return Fitted(
+                lambda data: _with_columns(fitted.apply(data), names), _as_it_is, standardizer
+            )
         center, scale = preprocessing.fit_target(raw)
 
         def scaled(examples: Any) -> Any:
@@ -172,9 +183,24 @@ def _fit(settings: Settings, dataset: FederatedDataset, kind: str) -> Fit:
         return Fitted(
             lambda data: _with_columns(fitted.apply(data), names).map_examples(scaled),
             lambda outputs: outputs * scale + center,
+            standardizer,
         )
 
     return fit
+
+
+def _standardizer(
+    fitted: preprocessing.Preprocessor, names: tuple[str, ...]
+) -> Standardizer | None:
+    """Centre and scale of the columns `names`; None where every hospital has its own."""
+    if fitted.center.ndim > 1:
+        return None
+    center = dict(zip(fitted.feature_names, fitted.center, strict=True))
+    scale = dict(zip(fitted.feature_names, fitted.scale, strict=True))
+    return Standardizer(
+        np.array([center.get(name, 0.0) for name in names]),
+        np.array([scale.get(name, 1.0) for name in names]),
+    )
 
 
 def _times(dataset: FederatedDataset) -> tuple[float, ...]:
@@ -225,25 +251,33 @@ def _run_method(
     study: Study, name: str, tuning: Sequence[Population], tell: Callable[[str], None]
 ) -> None:
     start = time.perf_counter()
-    method, learner, settings = METHODS[name], study.learner, study.settings
+    method, settings = METHODS[name], study.settings
+    learner, candidates = _for_method(study, method)
     tell(f"{method.title}: choosing its learning rate")
-    tried = training.federated(
-        learner,
-        method,
-        tuning,
-        seeds=[settings.seed],
-        learning_rates=settings.learning_rates,
-    )
-    rate = _choose(study, name, tried.outputs, tuning)
-    chosen = {"seeds": _seeds(study), "learning_rates": [rate]}
+    tried = training.federated(learner, method, tuning, seeds=[settings.seed], chosen=candidates)
+    number = _choose(study, name, candidates, tried.outputs, tuning)
+    final = {"seeds": _seeds(study), "chosen": [number]}
     tell(f"{method.title}: {settings.num_splits} splits, {settings.num_seeds} seeds")
-    trained = training.federated(learner, method, study.populations, **chosen)
+    trained = training.federated(learner, method, study.populations, **final)
     study.outputs[name], study.models[name] = trained
     if study.left_out and not method.is_personal:
         tell(f"{method.title}: each hospital left out")
-        left_out = training.federated(learner, method, study.left_out, **chosen)
+        left_out = training.federated(learner, method, study.left_out, **final)
         study.outputs_left_out[name] = left_out.outputs
     study.seconds[name] = time.perf_counter() - start
+
+
+def _for_method(study: Study, method: Method) -> tuple[Learner, tuple[float, ...]]:
+    """How long a method is trained, and the numbers of which it gets one."""
+    if method.exact is None:
+        return study.learner, study.settings.learning_rates
+    largest = max(int(p.train.train.sizes.max()) for p in [*study.populations, *study.left_out])
+    # Risk sets are those of the minibatch; other losses are sums over patients.
+    batch_size = largest if study.kind == "survival" else min(largest, _EXACT_BATCH)
+    learner = study.learner._replace(
+        rounds=method.exact.rounds, local_work=epochs(1, batch_size=batch_size, shuffle=False)
+    )
+    return learner, method.exact.ridges
 
 
 def _run_baselines(study: Study, tuning: Sequence[Population], tell: Callable[[str], None]) -> None:
@@ -251,10 +285,12 @@ def _run_baselines(study: Study, tuning: Sequence[Population], tell: Callable[[s
     learner, settings, populations = study.learner, study.settings, study.populations
     tell("baselines")
     study.outputs["site_rate"] = [baselines.site_rate(p, study.kind) for p in populations]
-    rates = {"seeds": [settings.seed], "learning_rates": settings.learning_rates}
-    tried = training.alone(learner, tuning, **rates).own
-    chosen = {"seeds": _seeds(study), "learning_rates": [_choose(study, "local", tried, tuning)]}
-    alone = training.alone(learner, populations, **chosen)
+    rates = settings.learning_rates
+    first = {"seeds": [settings.seed], "chosen": rates}
+    tried = training.alone(learner, tuning, **first).own
+    number = _choose(study, "local", rates, tried, tuning)
+    final = {"seeds": _seeds(study), "chosen": [number]}
+    alone = training.alone(learner, populations, **final)
     study.outputs["local"] = alone.own
     best = [
         baselines.best_site(study.judge, learner.model, p, models)
@@ -262,29 +298,34 @@ def _run_baselines(study: Study, tuning: Sequence[Population], tell: Callable[[s
     ]
     study.outputs["best_site"] = [outputs for _, outputs in best]
     study.best_sites.extend(name for name, _ in best)
-    tried = training.all_pooled(learner, tuning, **rates)
-    chosen["learning_rates"] = [_choose(study, "pooled", tried, tuning)]
-    study.outputs["pooled"] = training.all_pooled(learner, populations, **chosen)
+    tried = training.all_pooled(learner, tuning, **first)
+    final["chosen"] = [_choose(study, "pooled", rates, tried, tuning)]
+    study.outputs["pooled"] = training.all_pooled(learner, populations, **final)
     if study.left_out:
         study.outputs_left_out["site_rate"] = [
             baselines.site_rate(p, study.kind) for p in study.left_out
         ]
-        study.outputs_left_out["pooled"] = training.all_pooled(learner, study.left_out, **chosen)
+        study.outputs_left_out["pooled"] = training.all_pooled(learner, study.left_out, **final)
     study.seconds["baselines"] = time.perf_counter() - start
 
 
-def _choose(study: Study, name: str, tried: Outputs, tuning: Sequence[Population]) -> float:
-    """The learning rate whose models are the best, by the mean over splits and hospitals."""
+def _choose(
+    study: Study,
+    name: str,
+    candidates: Sequence[float],
+    tried: Outputs,
+    tuning: Sequence[Population],
+) -> float:
+    """The number whose models are the best, by the mean over splits and hospitals."""
     main = study.judge.main
     judge = study.judge._replace(metrics={main: study.judge.metrics[main]})
-    by_rate = mean_of_defined(values(judge, tried, tuning)[main].mean.T)  # [rates]
-    distance = np.abs(by_rate - judge.metrics[main].ideal)
+    by_number = mean_of_defined(values(judge, tried, tuning)[main].mean.T)  # [candidates]
+    distance = np.abs(by_number - judge.metrics[main].ideal)
     if np.isnan(distance).all():
         raise DataError(
             f"{main} is not defined for the patients that learning rates are chosen on; "
             f"{study.dataset.name} has too few of them."
         )
     best = int(np.nanargmin(distance))
-    study.learning_rates[name] = study.settings.learning_rates[best]
-    study.tuned[name] = float(by_rate[best])
-    return study.learning_rates[name]
+    study.numbers[name], study.tuned[name] = candidates[best], float(by_number[best])
+    return study.numbers[name]

@@ -17,6 +17,7 @@ from fedjax_med.evaluation import (
     judge,
     metric_title,
     subgroups,
+    together,
 )
 from fedjax_med.evaluation.comparison import Comparison
 from fedjax_med.studies.judging import (
@@ -31,6 +32,8 @@ from fedjax_med.studies.study import BASELINES, Study
 
 LEVEL = 0.95
 # Metrics that fit a model of their own or have no interval are left to the details of one split.
+# Least and largest value of the metrics that are no shares.
+_RANGES = {"rmse": (0.0, math.inf), "mae": (0.0, math.inf), "r2": (-math.inf, 1.0)}
 _ONLY_IN_DETAIL = ("calibration_intercept", "calibration_slope")
 
 
@@ -88,13 +91,13 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
             "licence": study.dataset.licence,
             "source": study.dataset.source,
             "citation": study.dataset.citation,
-            "clients": study.dataset.summary(),
+            "clients": together(study.dataset).summary(),
         },
         "kind": study.kind,
         "main_metric": study.judge.main,
         "ideal": {name: metric.ideal for name, metric in study.judge.metrics.items()},
         "settings": study.settings.as_dict(),
-        "learning_rates": study.learning_rates,
+        "numbers": study.numbers,
         "tuned": study.tuned,
         "chosen": chosen,
         "best_sites": study.best_sites,
@@ -118,15 +121,13 @@ def _sizes(study: Study) -> tuple[int, int]:
     return first.train.num_examples, first.splits()["test"].num_examples
 
 
-def _over_splits(study: Study, by_split: np.ndarray, ideal: float) -> Estimate:
-    """Mean over splits with its interval, which does not go beyond a perfect value."""
+def _over_splits(study: Study, metric: str, by_split: np.ndarray) -> Estimate:
+    """Mean over splits with its interval, which stays among the values that there are."""
     num_train, num_test = _sizes(study)
     found = corrected_t_test(by_split, num_train=num_train, num_test=num_test, level=LEVEL)
     low, high = found.low, found.high
-    if ideal == 0:  # an error; NaN stays NaN
-        low = float(np.maximum(low, 0.0))
-    else:
-        high = float(np.minimum(high, ideal))
+    least, most = _RANGES.get(metric, (0.0, 1.0))
+    low, high = float(np.maximum(low, least)), float(np.minimum(high, most))  # NaN stays NaN
     return Estimate(found.difference, low, high)
 
 
@@ -139,8 +140,8 @@ def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]
         ideal = study.judge.metrics[metric].ideal
         worst = gap(dict(zip(hospitals, own, strict=True)), ideal)
         described[metric] = {
-            "mean": _over_splits(study, mean_of_defined(value.mean), ideal),
-            "pooled": _over_splits(study, mean_of_defined(value.pooled), ideal),
+            "mean": _over_splits(study, metric, mean_of_defined(value.mean)),
+            "pooled": _over_splits(study, metric, mean_of_defined(value.pooled)),
             "over_seeds": float(np.nanmean(value.mean.std(axis=1))),
             "worst": {"hospital": worst.worst_name, "value": worst.worst},
             "per_hospital": dict(zip(hospitals, own.tolist(), strict=True)),

@@ -2,7 +2,7 @@
 
 Everything returned is the raw outputs of models on the host: for each population an array
 `[experiments, patients, ...]`, patients in the order of its test examples, experiments in that of
-`grid(seed=..., learning_rate=...)`.
+`grid(seed=..., chosen=...)`, where `chosen` are learning rates or ridges.
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ def federated(
     populations: Sequence[Population],
     *,
     seeds: Iterable[int],
-    learning_rates: Iterable[float],
+    chosen: Iterable[float],
 ) -> Trained:
-    """Trains a method on every population, with every seed and learning rate, in one call.
+    """Trains a method on every population, with every seed and learning rate or ridge, in one call.
 
     Raises:
       ValueError: if populations differ in their number of hospitals, which methods are built for.
     """
     (num_clients,) = {population.train.num_clients for population in populations}
     whole = union(populations)
-    experiments = grid(seed=seeds, learning_rate=learning_rates)
+    experiments = grid(seed=seeds, chosen=chosen)
     times = len(experiments)
 
-    def build(learning_rate: float | jax.Array) -> FederatedAlgorithm:
-        return method.build(learner.task, learning_rate, num_clients)
+    def build(chosen: float | jax.Array) -> FederatedAlgorithm:
+        return method.build(learner.task, chosen, num_clients)
 
     run = simulate(
         build,
@@ -129,11 +129,11 @@ def alone(
     populations: Sequence[Population],
     *,
     seeds: Iterable[int],
-    learning_rates: Iterable[float],
+    chosen: Iterable[float],
 ) -> Alone:
     """Every hospital of every population trains on its own patients."""
     whole = union(populations)
-    models = _trained_alone(learner, whole.dataset, grid(seed=seeds, learning_rate=learning_rates))
+    models = _trained_alone(learner, whole.dataset, grid(seed=seeds, chosen=chosen))
     by_population = [jax.tree.map(lambda x, m=m: x[:, m], models) for m in whole.members]
     own = [
         own_outputs(learner.model, models, population.test)
@@ -148,10 +148,10 @@ def all_pooled(
     populations: Sequence[Population],
     *,
     seeds: Iterable[int],
-    learning_rates: Iterable[float],
+    chosen: Iterable[float],
 ) -> Outputs:
     """One model trained on the patients of all hospitals together, as if they could be shared."""
-    experiments = grid(seed=seeds, learning_rate=learning_rates)
+    experiments = grid(seed=seeds, chosen=chosen)
     models = _trained_alone(learner, pooled(populations), experiments)
     return [
         outputs_of(learner.model, jax.tree.map(lambda x, n=n: x[:, n], models), population.test)
@@ -164,8 +164,8 @@ def _trained_alone(
 ) -> Variables:
     """Models `[experiments, clients, ...]`."""
 
-    def build(learning_rate: float | jax.Array) -> FederatedAlgorithm:
-        return local_only(learner.task.gradient, optax.sgd(learning_rate))
+    def build(chosen: float | jax.Array) -> FederatedAlgorithm:
+        return local_only(learner.task.gradient, optax.sgd(chosen))
 
     run = simulate(
         build,
