@@ -56,7 +56,7 @@ class Imputer:
         return tuple(n for n, f in zip(self.names, self.fill, strict=True) if np.isnan(f))
 
     def transform(self, x: np.ndarray) -> np.ndarray:
-        """Fills in rows `[N, features]`; the result has their dtype, and no NaN.
+        """Fills in rows `[N, features]`; the result has their dtype (floating), and no NaN.
 
         Raises:
           DataError: if `x` has another number of columns.
@@ -66,6 +66,7 @@ class Imputer:
                 f"x must have shape [rows, {len(self.names)}], got {list(x.shape)}; the columns are "
                 f"{', '.join(self.names)}."
             )
+        x = x if x.dtype.kind == "f" else x.astype(np.float32)
         missing = np.isnan(x)
         filled = np.where(missing, self.fill.astype(x.dtype)[None], x)
         flags = missing[:, [at for _, at in self.indicators]]

@@ -101,13 +101,14 @@ class Preprocessor:
         _check_options(impute, standardize, min_count)
         dataset = dataset.replace(validation=None, test=None)  # nobody looks at them
         chosen = range(len(names)) if columns is None else positions_of(columns, names)
+        covariates = combat if combat and combat is not True else ()
+        positions_of(covariates, names)  # refused before anything is computed
         messages = Messages()
         found = sums_of(training_survey(dataset, messages=messages), len(names))
         kinds, blocks = kinds_of(names, found.count, found.zeros, found.ones)
         numeric = [i for i in chosen if kinds[i] == "numeric" and found.count[i] >= min_count]
         harmonise = None
         if combat is not None and combat is not False:
-            covariates = () if combat is True else tuple(combat)
             varies = np.sqrt(found.variance) > 1e-12 * np.abs(found.mean)
             harmonise = combat_from(
                 dataset,

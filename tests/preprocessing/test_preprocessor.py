@@ -150,6 +150,7 @@ def test_columns_without_information(table):
         ({"impute": {"age": "mode"}}, "'age' must be 'mean' or 'median'"),
         ({"columns": ["ages"]}, "unknown column 'ages'"),
         ({"combat": ["sex"]}, "unknown column 'sex'"),
+        ({"combat": "age"}, "must be a list of names, got the text 'age'"),
         ({"min_count": 0}, "min_count must be at least 1, got 0"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from fedjax_med.data import DataError
+from fedjax_med.datasets import read_schema
 from fedjax_med.preprocessing import SUPPRESSED, Messages, site_report, suspected_unit
 from tests.preprocessing import worlds
 
@@ -84,6 +85,16 @@ def test_a_report_can_be_read(hospitals):
     console = Console(file=io.StringIO(), width=120)
     console.print(report.table())
     assert "seems to be in mmol/L" in console.file.getvalue()
+
+
+def test_a_schema_says_what_is_allowed(hospitals, tmp_path):
+    path = tmp_path / "schema.json"
+    columns = {name: {"type": "numeric"} for name in NAMES}
+    columns["age"]["range"] = [0, 120]
+    label = {"type": "regression", "column": "y"}
+    path.write_text(json.dumps({"columns": columns, "label": label}))
+    report = site_report(hospitals, read_schema(path))
+    np.testing.assert_array_equal(report.impossible[:, 1], [6, 0, SUPPRESSED])
 
 
 def test_ranges_must_fit(hospitals):

@@ -32,7 +32,8 @@ def as_doubles(dataset):
 
 
 def test_statistics_equal_those_of_the_pooled_rows(table):
-    x, got = as_doubles(table), statistics(table)
+    x, messages = as_doubles(table), Messages()
+    got = statistics(table, messages=messages)
     np.testing.assert_allclose(got.mean, np.nanmean(x, axis=0), rtol=1e-12)
     np.testing.assert_allclose(got.variance, np.nanvar(x, axis=0), rtol=1e-12)
     assert got.rows == len(x)
@@ -40,6 +41,9 @@ def test_statistics_equal_those_of_the_pooled_rows(table):
     np.testing.assert_array_equal(got.count, len(x) - got.missing)
     np.testing.assert_array_equal(got.ones, (x == 1).sum(axis=0))
     np.testing.assert_array_equal(got.zeros, (x == 0).sum(axis=0))
+    (told,) = messages.entries  # five numbers of 8 bytes for each of six columns, and the rows
+    assert (told.num_bytes, told.leaves, told.passes) == (8 * (5 * 6 + 1), "sum", 2)
+    assert told.shapes["squares"] == (6,) and told.shapes["rows"] == ()
 
 
 @pytest.mark.parametrize("sizes", [(27, 0, 0, 0), (1, 2, 3, 21)])
