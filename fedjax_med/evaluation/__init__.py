@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         label_probabilities,
         log_hazard,
         predict,
+        predict_experiments,
         single_output,
         survival_outcome,
     )
@@ -82,6 +83,7 @@ _NEED_JAX = {
     "label_probabilities": "_predict",
     "log_hazard": "_predict",
     "predict": "_predict",
+    "predict_experiments": "_predict",
     "single_output": "_predict",
     "survival_outcome": "_predict",
 }
@@ -131,6 +133,7 @@ __all__ = [
     "over_patients",
     "paired_bootstrap",
     "predict",
+    "predict_experiments",
     "ranking",
     "regression",
     "regression_metrics",
