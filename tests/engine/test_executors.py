@@ -58,7 +58,7 @@ def rearranged(cohort, rng):
     """The clients of every round in another order, in other lanes, between other padding."""
     cohort = jax.tree.map(lambda x: np.asarray(x)[0], cohort)
     num_rounds = len(cohort.client)
-    columns = ("client", "first_epoch", "first_step", "num_steps", "staleness")
+    columns = ("client", "client_id", "first_epoch", "first_step", "num_steps", "staleness")
     # What padding slots hold must not matter: these would be other clients with other work.
     new = {name: rng.integers(0, len(SIZES), (num_rounds, PADDED_SLOTS)) for name in columns}
     lane_start = np.zeros((num_rounds, LANES + 1), np.int64)
