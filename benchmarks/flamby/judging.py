@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,29 +76,29 @@ def predictions(setting: Setting, outputs: np.ndarray, split: str = "test") -> P
     )
 
 
+def scores(setting: Setting, outputs: np.ndarray, split: str = "test") -> np.ndarray:
+    """The metric `[seeds, centres]` of outputs `[seeds, N]`."""
+    everybody = np.ones(outputs.shape[-1])
+    return np.array(
+        [_of_centres(setting, predictions(setting, o[None], split), everybody) for o in outputs]
+    )
+
+
 def _of_centres(setting: Setting, p: Predictions, weight: np.ndarray) -> np.ndarray:
-    """The metric `[seeds, centres, ...]` for weights `[..., N]`, of outputs `[N, seeds]`."""
-    parts = []
+    """The metric `[centres, ...]` for weights `[..., N]`, mean over outputs `[N, seeds]`."""
+    values = []
     for centre in range(len(setting.centres)):
         at = np.flatnonzero(p.client == centre)
         one = p.take(at)
-        parts.append(
-            np.stack([setting.score(o, one.labels, weight[..., at]) for o in one.outputs.T])
-        )
-    return np.stack(parts, axis=1)
-
-
-def scores(setting: Setting, outputs: np.ndarray, split: str = "test") -> np.ndarray:
-    """The metric `[seeds, centres]` of outputs `[seeds, N]`."""
-    p = predictions(setting, outputs, split)
-    return _of_centres(setting, p, np.ones(p.num_patients))
+        values.append(setting.score(one.outputs.T, one.labels, weight[..., at]))
+    return np.stack(values)
 
 
 def _mean_over_centres(setting: Setting) -> Statistic:
     """Of all seeds as well; NaN where a centre whose only deaths were not drawn has no C-index."""
 
     def statistic(p: Predictions, weight: np.ndarray) -> np.ndarray:
-        return _of_centres(setting, p, weight).mean(axis=(0, 1))
+        return _of_centres(setting, p, weight).mean(axis=0)
 
     return statistic
 
@@ -106,17 +107,18 @@ def _all_together(setting: Setting) -> Statistic:
     """The metric of all patients as if of one centre, mean over seeds."""
 
     def statistic(p: Predictions, weight: np.ndarray) -> np.ndarray:
-        return np.mean([setting.score(o, p.labels, weight) for o in p.outputs.T], axis=0)
+        return setting.score(p.outputs.T, p.labels, weight)
 
     return statistic
 
 
 def _gain(setting: Setting, num: int) -> Statistic:
     """Mean over centres and seeds of the first `num` models minus that of the rest."""
+    mean = _mean_over_centres(setting)
 
     def statistic(p: Predictions, weight: np.ndarray) -> np.ndarray:
-        both = _of_centres(setting, p, weight).mean(axis=1)
-        return both[:num].mean(axis=0) - both[num:].mean(axis=0)
+        better, worse = (dataclasses.replace(p, outputs=o) for o in np.split(p.outputs, [num], 1))
+        return mean(better, weight) - mean(worse, weight)
 
     return statistic
 

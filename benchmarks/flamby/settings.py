@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.flamby.strategies import Rates
-from fedjax_med import datasets
+from fedjax_med import datasets, models, tasks
 from fedjax_med.data import FederatedDataset
 from fedjax_med.data.standardize import fit, fit_per_client
-from fedjax_med.engine import Batch, Task, Variables, epochs, steps
+from fedjax_med.engine import Task, Variables, epochs, steps
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.evaluation import Outcome
 from fedjax_med.evaluation.concordance import c_index
@@ -38,8 +37,10 @@ class Setting(NamedTuple):
       inputs: dataset of the centres for each of `INPUTS`.
       pooled_inputs: the inputs that the pooled model is trained on, for each of `INPUTS`.
       task: model and loss.
+      likelihood: the same in full batches, from 0, for Newton's method.
       labels: `(examples) -> labels`, as `score` takes them.
-      score: `(logits or log hazards [N], labels, weight [..., N]) -> metric [...]` of a centre.
+      score: `(logits or log hazards [models, N], labels, weight [..., N]) -> metric [...]` of a
+        centre, mean over models.
       rates: learning rates of every strategy, from FLamby's configuration.
       rounds: of local work.
       local_work: 100 minibatches; the next round goes on where this one stopped.
@@ -53,6 +54,7 @@ class Setting(NamedTuple):
     inputs: dict[str, FederatedDataset]
     pooled_inputs: dict[str, FederatedDataset]
     task: Task
+    likelihood: Task
     labels: Callable[[dict[str, np.ndarray]], Any]
     score: Callable[..., np.ndarray]
     rates: dict[str, Rates]
@@ -101,47 +103,34 @@ def torch_linear(seed: int, num_features: int) -> Variables:
     return Variables({"kernel": jnp.asarray(drawn[:-1, None]), "bias": jnp.asarray(drawn[-1:])})
 
 
-def _outputs(variables: Variables, batch: Batch) -> jax.Array:
-    kernel, bias = variables.params["kernel"], variables.params["bias"]
-    return (batch.examples["x"] @ kernel + bias[None]).reshape(batch.mask.shape)
-
-
-def linear_task(num_features: int, losses: Callable[[jax.Array, Batch], jax.Array]) -> Task:
-    """A linear model with bias; `losses` takes its outputs `[batch]` and gives losses `[batch]`."""
-
-    def loss(variables: Variables, batch: Batch):
-        return losses(_outputs(variables, batch), batch), variables.state
-
-    def metrics(variables: Variables, batch: Batch):
-        return {"loss": (loss(variables, batch)[0], jnp.ones_like(batch.mask, float))}
-
-    return Task(lambda seed: torch_linear(seed, num_features), loss, metrics, ("loss",), (False,))
-
-
-def cross_entropy(logits: jax.Array, batch: Batch) -> jax.Array:
-    """Of labels 0 and 1, `[batch]`."""
-    return jax.nn.softplus(logits) - batch.examples["y"].astype(logits.dtype) * logits
-
-
-def minibatch_cox(risk: jax.Array, batch: Batch) -> jax.Array:
-    """FLamby's loss of a minibatch: `event_i log sum_j exp(risk_j - risk_i)`, `[batch]`.
-
-    The sum is over those of the minibatch who come no later when times descend, i itself among
-    them; of equal times the earlier row comes first. Its mean is over all patients of the minibatch,
-    not over events. Sums in log space, so that large risks do not overflow, as FLamby's do.
-    """
-    time, row = batch.examples["time"], jnp.arange(len(risk))
-    tied_before = (time[None, :] == time[:, None]) & (row[None, :] <= row[:, None])
-    at_risk = (time[None, :] > time[:, None]) | tied_before
-    # A padding row's own sum must not be empty, or its gradient is NaN.
-    at_risk = (at_risk & batch.mask[None, :]) | (row[None, :] == row[:, None])
-    spread = jnp.where(at_risk, risk[None, :] - risk[:, None], -jnp.inf)
-    return batch.examples["event"] * jax.nn.logsumexp(spread, axis=1)
+def started_as_in_pytorch(task: Task, num_features: int) -> Task:
+    """The task of a linear model, with PyTorch's initial values."""
+    return task._replace(init=lambda seed: torch_linear(seed, num_features))
 
 
 def accuracy(logits: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Share of right predictions where the probability is cut at 0.5."""
-    return weight @ ((logits > 0) == (label > 0)) / weight.sum(-1)
+    """Share of right predictions where the probability is cut at 0.5, mean over models."""
+    right = (logits > 0) == (label > 0)[None]
+    return weight @ right.mean(axis=0) / weight.sum(-1)
+
+
+def concordance(risk: np.ndarray, outcome: Outcome, weight: np.ndarray) -> np.ndarray:
+    """Harrell's C-index with lifelines' conventions, mean over models.
+
+    Which pairs can be compared depends on no model, so for thousands of resamples models are
+    averaged within pairs.
+    """
+    if len(risk) == 1:
+        return c_index(risk[0], outcome, weight)
+    time, event = np.asarray(outcome.time), np.asarray(outcome.event)
+    i = np.flatnonzero(event)
+    later = (time[i, None] < time) | ((time[i, None] == time) & ~event)
+    right = [(r[i, None] > r) + 0.5 * (r[i, None] == r) for r in risk]
+    earlier = weight[..., i]
+    comparable = (earlier * (weight @ later.T)).sum(-1)
+    concordant = (earlier * (weight @ (later * np.mean(right, axis=0)).T)).sum(-1)
+    defined = np.where(comparable > 0, comparable, 1.0)
+    return np.where(comparable > 0, concordant / defined, np.nan)
 
 
 def heart_disease(data_dir: str | None) -> Setting:
@@ -152,13 +141,15 @@ def heart_disease(data_dir: str | None) -> Setting:
     """
     raw = datasets.load("heart-disease", data_dir=data_dir, standardize=None)
     everywhere = fit(raw, ddof=1, epsilon=1e-9).apply(raw)
+    likelihood = tasks.binary_classification(models.linear(), raw.train.examples)
     return Setting(
         name="heart-disease",
         metric_name="accuracy",
         centres=raw.client_names,
         inputs={"FLamby's": fit_per_client(raw).apply(raw), "federated": everywhere},
         pooled_inputs={"FLamby's": everywhere, "federated": everywhere},
-        task=linear_task(len(raw.feature_names), cross_entropy),
+        task=started_as_in_pytorch(likelihood, len(raw.feature_names)),
+        likelihood=likelihood,
         labels=lambda examples: examples["y"],
         score=accuracy,
         rates={
@@ -187,9 +178,13 @@ def tcga_brca(data_dir: str | None) -> Setting:
         centres=raw.client_names,
         inputs={"FLamby's": raw, "federated": scaled},
         pooled_inputs={"FLamby's": raw, "federated": scaled},
-        task=linear_task(len(raw.feature_names), minibatch_cox),
+        # Tied patients one after the other and the mean over all of a minibatch, as in FLamby.
+        task=started_as_in_pytorch(
+            tasks.cox(models.linear(), raw.train.examples, ties="order"), len(raw.feature_names)
+        ),
+        likelihood=tasks.cox(models.linear(), raw.train.examples),
         labels=lambda examples: Outcome(examples["time"], examples["event"] > 0),
-        score=c_index,  # Harrell's, ties as in lifelines
+        score=concordance,
         rates={
             "FedAvg": Rates(0.1),
             "FedProx": Rates(0.1, mu=0.1),

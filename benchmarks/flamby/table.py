@@ -92,17 +92,19 @@ def reproduction(results: Results, dataset: str) -> list[str]:
 
 
 def improved(results: Results, dataset: str) -> list[str]:
-    """The same strategies with inputs on one scale."""
+    """The same strategies with inputs on one scale, and Newton's method."""
+    published = {m: p for m, p in PUBLISHED[dataset].items() if not m.startswith("Local")}
     body = []
-    for method in (m for m in PUBLISHED[dataset] if not m.startswith("Local")):
+    for method in [*published, "Newton"]:
         ours = results.get(dataset, method, OURS)
+        half, gain = ours.get("half_width_over_seeds"), ours.get("gain")
         body.append(
             [
                 method,
-                share(PUBLISHED[dataset][method].mean),
-                f"**{share(ours['mean'])}** ± {share(ours['half_width_over_seeds'])}",
+                share(published[method].mean if method in published else None),
+                f"**{share(ours['mean'])}**" + ("" if half is None else f" ± {share(half)}"),
                 _interval(ours["over_patients"]),
-                f"{ours['gain']['value']:+.3f} ({_interval(ours['gain'])})",
+                f"{gain['value']:+.3f} ({_interval(gain)})" if gain else share(None),
                 f"{share(ours['pooled']['value'])} ({_interval(ours['pooled'])})",
                 *(share(value) for value in ours["centres"]),
             ]
@@ -132,7 +134,8 @@ def document(lines: Sequence[Record]) -> str:
     out = ["# FLamby's benchmark, repeated and improved", "", INTRODUCTION, ""]
     out += [
         f"All rows of both datasets with {results.few} seeds, intervals and baselines included: "
-        f"**{first['seconds']:.0f} s** ({first['cpu_seconds']:.0f} s of CPU time) from the start of "
+        f"**{first['seconds']:.0f} s** ({first['cpu_seconds']:.0f} s of CPU time; the machine's load "
+        f"from other work was {first['load_before']:.1f}) from the start of "
         f"the command, {'with' if first['compilation_cache'] else 'without'} a compilation cache. "
         f"{first['processor']}, {first['cpu_count']} cores, JAX {first['jax']}, commit "
         f"{first['commit'][:12]}:",
