@@ -53,7 +53,7 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        return total / defined.sum(axis=-1)
+        return np.asarray(total / defined.sum(axis=-1))
 
 
 def predictions(judge: Judge, output: np.ndarray, population: Population) -> Predictions:
@@ -141,7 +141,7 @@ def over_seeds(metric: Metric) -> Metric:
             metric.of(_like(outputs, [field[:, seed] for field in fields]), labels)
             for seed in range(fields[0].shape[1])
         ]
-        return lambda weight: np.mean([of_seed(weight) for of_seed in of_seeds], axis=0)
+        return lambda weight: np.asarray(np.mean([of(weight) for of in of_seeds], axis=0))
 
     def compute(outputs: Any, labels: Any, weight: np.ndarray) -> np.ndarray:
         return prepare(outputs, labels)(weight)
