@@ -21,13 +21,13 @@ class Named(NamedTuple):
       matrix: float64 `[K, params]`; times the flattened parameters gives the coefficients in
         natural units.
       is_intercept: bool `[K]`.
-      penalised: bool `[params]`, all but the bias.
+      feature: int `[params]`, the column that a parameter multiplies; -1 for a bias, which multiplies 1.
     """
 
     names: tuple[str, ...]
     matrix: np.ndarray
     is_intercept: np.ndarray
-    penalised: np.ndarray
+    feature: np.ndarray
 
 
 def name_parameters(
@@ -68,16 +68,16 @@ def name_parameters(
     for f in range(num_features):
         of_kernel[f, np.arange(num_outputs), kernel[f]] = 1 / scale[f]
     rows, labels = [of_kernel.reshape(-1, start[-1])], _labels(names, num_outputs)
-    penalised = np.ones(start[-1], bool)
+    feature = np.full(start[-1], -1)
+    feature[kernel] = np.arange(num_features)[:, None]
     if biases:
         bias = start[biases[0]] + np.arange(num_outputs)
         of_bias = -(mean[:, None, None] * of_kernel).sum(0)
         of_bias[np.arange(num_outputs), bias] = 1
         rows.append(of_bias)
         labels += _labels([INTERCEPT], num_outputs)
-        penalised[bias] = False
     is_intercept = np.arange(len(labels)) >= num_features * num_outputs
-    return Named(tuple(labels), np.concatenate(rows), is_intercept, penalised)
+    return Named(tuple(labels), np.concatenate(rows), is_intercept, feature)
 
 
 def _labels(names: Sequence[str], num_outputs: int) -> list[str]:

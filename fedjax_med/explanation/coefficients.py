@@ -2,7 +2,7 @@
 
 What leaves a hospital, for a model of p parameters: its number of patients, and the sums over its
 patients of the losses `[]`, of their gradients `[p]`, of their Hessians `[p, p]` and of the outer
-products of the gradients `[p, p]`. The federated result needs their sums over hospitals only (so
+products of the gradients `[p, p]`, and of the squares of its columns `[features]`. The federated result needs their sums over hospitals only (so
 secure aggregation will do); the results per hospital need those of each.
 """
 
@@ -14,25 +14,25 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from fedjax_med.data import FederatedDataset
 from fedjax_med.data.standardize import Standardizer
-from fedjax_med.engine import Batch, Variables
+from fedjax_med.engine import Variables
 from fedjax_med.engine.contracts import Loss
 from fedjax_med.evaluation.intervals import check_level
 from fedjax_med.explanation._linear import Named, name_parameters
 from fedjax_med.explanation._plain import plain
 from fedjax_med.explanation._rows import rows_of
+from fedjax_med.explanation._sums import Sums, hospital_sums
 
 Variance = Literal["information", "sandwich"]
 
 _BATCH_SIZE = 4096
 # Of a Hessian scaled to ones on its diagonal: directions below say nothing about the parameters.
 _SMALLEST_EIGENVALUE = 1e-10
+_SMALLEST_CURVATURE = 1e-12
 
 
 class CoefficientTable(NamedTuple):
@@ -92,14 +92,6 @@ class Coefficients:
         return plain(self)
 
 
-class _Sums(NamedTuple):
-    count: np.ndarray  # [...]
-    loss: np.ndarray  # [...]
-    gradient: np.ndarray  # [..., p]
-    hessian: np.ndarray  # [..., p, p]
-    squares: np.ndarray  # [..., p, p]
-
-
 def coefficients(
     loss: Loss,
     variables: Variables,
@@ -150,13 +142,17 @@ def coefficients(
     if not ridge >= 0:
         raise ValueError(f"ridge must not be negative, got {ridge!r}.")
     arrays = rows_of(dataset, split)
+    if not np.isfinite(arrays.examples["x"]).all():
+        raise ValueError("x must have no missing values, got NaN or infinity; impute them first.")
     named = name_parameters(variables.params, dataset.feature_names, standardizer)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size!r}.")
     size = int(arrays.sizes.max())
+    size = size if whole_hospitals else min(size, batch_size)
     sums = [
-        _hospital_sums(loss, variables, arrays.client(i), size if whole_hospitals else batch_size)
-        for i in range(arrays.num_clients)
+        hospital_sums(loss, variables, arrays.client(i), size) for i in range(arrays.num_clients)
     ]
-    total = _Sums(*(np.sum(field, axis=0) for field in zip(*sums, strict=True)))
+    total = Sums(*(np.sum(field, axis=0) for field in zip(*sums, strict=True)))
     flat = np.concatenate([np.ravel(np.float64(x)) for x in jax.tree.leaves(variables.params)])
     options = (named, flat, ridge, variance, estimate_dispersion, level)
     federated, covariance, steps_left = _table(total, *options, newton_step=False)
@@ -216,7 +212,7 @@ def coefficients_of_runs(
 
 
 def _table(
-    sums: _Sums,
+    sums: Sums,
     named: Named,
     flat: np.ndarray,
     ridge: float,
@@ -227,17 +223,19 @@ def _table(
     newton_step: bool,
 ) -> tuple[CoefficientTable, np.ndarray, float]:
     """Coefficients, their covariance, and the longest Newton step in standard errors."""
-    penalty = ridge * named.penalised
+    penalty = ridge * (named.feature >= 0)
     bread = sums.hessian + np.diag(penalty)
     meat = sums.hessian if variance == "information" else sums.squares
     # Scaled to ones on the diagonal, so that units of columns do not decide what is singular.
     diagonal = np.diag(bread)
-    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = np.linalg.eigh(bread / np.outer(unit, unit))
+    # What a curvature of 1 per patient would be; far below, there is rounding and nothing else.
+    whole = np.where(named.feature < 0, sums.count, sums.columns[named.feature])
+    unit = np.sqrt(np.where(diagonal > _SMALLEST_CURVATURE * whole, diagonal, np.inf))
+    values, vectors = np.linalg.eigh(bread / np.outer(unit, unit))  # 0 where there is none
     known = values > _SMALLEST_EIGENVALUE * max(1.0, values[-1])
     vectors = vectors[:, known]
     inverse = (vectors / values[known]) @ vectors.T / np.outer(unit, unit)
-    contrast = named.matrix / unit
+    contrast = named.matrix / np.where(np.isinf(unit), 1.0, unit)
     outside = contrast - (contrast @ vectors) @ vectors.T
     lengths = np.linalg.norm(contrast, axis=1)
     determined = np.linalg.norm(outside, axis=1) <= 1e-6 * lengths
@@ -262,48 +260,3 @@ def _table(
     far = np.abs(step) / se
     longest = float(np.nanmax(far)) if (~np.isnan(far)).any() else float("nan")
     return CoefficientTable(value, se, value - half, value + half, p_value), covariance, longest
-
-
-def _hospital_sums(loss: Loss, variables: Variables, examples: Any, batch_size: int) -> _Sums:
-    """What a hospital sends: sums over its patients."""
-    num = len(examples["x"])
-    with jax.enable_x64(True):
-        variables = jax.tree.map(_float64, variables)
-        zeros = jax.tree.map(lambda s: np.zeros(s.shape), _empty(variables))
-        total = _Sums(np.asarray(float(num)), *zeros)
-        for start in range(0, num, batch_size):
-            rows = np.arange(start, start + batch_size)
-            batch = jax.tree.map(lambda x: _float64(x[np.minimum(rows, num - 1)]), examples)  # noqa: B023
-            part = _sums(loss, variables, batch, jnp.asarray(rows < num))
-            total = _Sums(
-                total.count, *(a + np.asarray(b) for a, b in zip(total[1:], part, strict=True))
-            )
-    return total
-
-
-def _empty(variables: Variables) -> tuple[Any, ...]:
-    p = sum(np.size(x) for x in jax.tree.leaves(variables.params))
-    return tuple(jax.ShapeDtypeStruct(s, np.float64) for s in ((), (p,), (p, p), (p, p)))
-
-
-def _float64(x: Any) -> jax.Array:
-    x = np.asarray(x)
-    return jnp.asarray(x.astype(np.float64) if x.dtype.kind == "f" else x)
-
-
-@partial(jax.jit, static_argnames="loss")
-def _sums(
-    loss: Loss, variables: Variables, examples: Any, mask: jax.Array
-) -> tuple[jax.Array, ...]:
-    flat, unravel = ravel_pytree(variables.params)
-    batch = Batch(examples, mask, mask.sum().astype(flat.dtype), jax.random.key(0))
-
-    def losses(flat: jax.Array) -> jax.Array:
-        values, _ = loss(Variables(unravel(flat), variables.state), batch)
-        return jnp.where(mask, values, 0)
-
-    def total(flat: jax.Array) -> jax.Array:
-        return losses(flat).sum()
-
-    scores = jax.jacfwd(losses)(flat)  # [batch, p]: parameters are fewer than patients
-    return total(flat), scores.sum(0), jax.hessian(total)(flat), scores.T @ scores
