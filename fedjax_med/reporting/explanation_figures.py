@@ -85,7 +85,9 @@ def coefficients_figure(
         axes.set_ylim(len(places) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{ratio or 'coefficient'} per unit of the column, or as in brackets")
-        axes.set_title(title + (f" (n = {n:,})" if n else ""))
+        title += f" (n = {n:,})" if n else ""
+        # Of the figure and not of the axes: a long one would run into the heading beside.
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         beside.axis("off")
         beside.set_title(f"{ratio or 'value'} [{100 * coefficients.level:g} %]", fontsize=10)
         if coefficients.per_hospital:

@@ -1,5 +1,7 @@
 """Figures for clinicians: what they say, and that nothing is cut off or written over."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,6 +58,9 @@ def check_layout(figure):
         box = text.get_window_extent(renderer)
         assert page.x0 <= box.x0 and box.x1 <= page.x1, text.get_text()
         assert page.y0 <= box.y0 and box.y1 <= page.y1, text.get_text()
+    titles = [axes._left_title for axes in figure.axes]
+    titles = [t.get_window_extent(renderer) for t in titles if t.get_text()]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
     for axes in figure.axes:
         boxes = [t.get_window_extent(renderer) for t in axes.get_yticklabels() if t.get_text()]
         middles = np.sort([(box.y0 + box.y1) / 2 for box in boxes])
@@ -158,12 +163,19 @@ def test_coefficients_are_drawn_as_ratios_of_the_amounts_asked_for():
         "information",
     )
     figure = coefficients_figure(
-        found, ratio="odds ratio", per={"age": 10.0}, units={"age": "10 years"}
+        found,
+        ratio="odds ratio",
+        per={"age": 10.0},
+        units={"age": "10 years"},
+        title="Odds ratios of a disease with a name that is long, by hospital and of all",
     )
     said = texts(figure)
     # exp(0.5) = 1.65, exp(0.5 - 0.2) = 1.35, exp(0.5 + 0.2) = 2.01
     assert "1.65 [1.35, 2.01]" in said and "age [10 years]" in said and "intercept" not in said
-    assert "Coefficients (n = 60)" in said and figure.axes[0].get_xscale() == "log"
+    assert (
+        any(text.endswith("of all (n = 60)") for text in said)
+        and figure.axes[0].get_xscale() == "log"
+    )
     check_layout(figure)
     plain = coefficients_figure(found)
     assert "-0.70 [-1.30, -0.10]" in texts(plain) and plain.axes[0].get_xscale() == "linear"
