@@ -19,7 +19,7 @@ class Settings:
     Attributes:
       methods: keys of `METHODS`.
       model: "linear", "mlp", "embeddings" or "transformer".
-      hidden: units of hidden layers, for "mlp" and "embeddings".
+      hidden: units of hidden layers, for "mlp" and "embeddings"; 32 and 16 if empty.
       rounds: federated rounds of every training.
       local_epochs: passes of a hospital over its patients in a round.
       batch_size: patients of a minibatch; 0 for all of a hospital at once.
@@ -61,6 +61,16 @@ class Settings:
                 raise ValueError(f"methods must be among {', '.join(METHODS)}, got {method!r}.")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods must name some, each once, got {self.methods!r}.")
+        exact = [name for name in self.methods if METHODS[name].exact]
+        if exact and self.model != "linear":
+            raise ValueError(
+                f"methods must not have {exact[0]!r} with model {self.model!r}; it is for linear models."
+            )
+        if self.hidden and self.model not in ("mlp", "embeddings"):
+            raise ValueError(
+                f"hidden {list(self.hidden)} has no effect with model {self.model!r}; it is for mlp and "
+                "embeddings."
+            )
         for name, least in (
             ("rounds", 1),
             ("local_epochs", 1),
@@ -95,5 +105,11 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def settings_for(dataset: str, **chosen: Any) -> Settings:
-    """The default settings of a dataset by its name, with what was chosen instead."""
-    return Settings(**{**BY_DATASET.get(dataset, {}), **chosen})
+    """The default settings of a dataset by its name, with what was chosen instead.
+
+    Methods that are for linear models are left out where another one was chosen.
+    """
+    values = {**BY_DATASET.get(dataset, {}), **chosen}
+    if values.get("model", "linear") != "linear":
+        values.setdefault("methods", tuple(m for m in METHODS if not METHODS[m].exact))
+    return Settings(**values)

@@ -197,7 +197,10 @@ def test_what_cannot_be_studied():
     with pytest.raises(ValueError, match="learning_rates must be above 0"):
         settings(learning_rates=(0.1, -1.0))
     with pytest.raises(ValueError, match="'newton' with model 'mlp'"):
-        run_study(make_hospitals(), settings(methods=("newton",), model="mlp", hidden=(4,)))
+        settings(methods=("newton",), model="mlp", hidden=(4,))
+    with pytest.raises(ValueError, match=r"hidden \[4\] has no effect with model 'linear'"):
+        settings(hidden=(4,))
+    assert "newton" not in settings_for("tcga-brca", model="mlp").methods
     assert settings_for("tcga-brca").batch_size == 0
     assert settings_for("tcga-brca", batch_size=4).batch_size == 4
 
