@@ -98,7 +98,13 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "diabetes130": {"rounds": 20, "batch_size": 128, "num_splits": 3, "num_resamples": 200},
         "tcga-brca": {"batch_size": 0, "rounds": 60, "learning_rates": (0.03, 0.1, 0.3, 1.0)},
         "ncctg-lung": {"batch_size": 0, "rounds": 60, "learning_rates": (0.01, 0.03, 0.1, 0.3)},
-        "vaccine-trial": {"batch_size": 256, "rounds": 20},
+        "vaccine-trial": {
+            "batch_size": 256,
+            "rounds": 20,
+            "learning_rates": (0.03, 0.1, 0.3, 1.0),
+            "num_splits": 3,
+            "num_resamples": 50,  # concordance takes time in events x patients
+        },
         "parkinsons-telemonitoring": {"batch_size": 32, "rounds": 50},
     }
 )
