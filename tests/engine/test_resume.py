@@ -165,29 +165,23 @@ def test_names_of_excluded_clients_survive(tmp_path):
     assert_same_bits(run(tmp_path, resume=True, **options), want)
 
 
-def test_early_stopping_decides_as_in_the_undisturbed_run(tmp_path):
-    def stopping():
-        # On this small task the accuracy does not improve for ever.
-        return callbacks.EarlyStopping("accuracy", patience=2, mode="max", split="test")
+def stopping():
+    # On this small task the accuracy does not improve for ever.
+    return callbacks.EarlyStopping("accuracy", patience=2, mode="max", split="test")
 
+
+def test_early_stopping_decides_as_in_the_undisturbed_run(tmp_path):
     options = dict(rounds=40, evaluate_every=2)
-    want = run(callbacks=[stopping()], **options)
+    want = run(tmp_path / "undisturbed", callbacks=[stopping()], **options)
     assert 4 < want.rounds < 40
     # Cut off when one of the two evaluations of its patience has passed.
-    run(tmp_path, callbacks=[stopping(), StopAfter(want.rounds - 1)], **options)
-    got = run(tmp_path, resume=True, callbacks=[stopping()], **options)
+    run(tmp_path / "cut", callbacks=[stopping(), StopAfter(want.rounds - 1)], **options)
+    got = run(tmp_path / "cut", resume=True, callbacks=[stopping()], **options)
     assert_same_bits(got, want)
-
-
-def test_a_run_that_had_stopped_early_stays_stopped(tmp_path):
-    def stopping():
-        return callbacks.EarlyStopping("accuracy", patience=2, mode="max", split="test")
-
-    options = dict(rounds=40, evaluate_every=2)
-    want = run(tmp_path, callbacks=[stopping()], **options)
-    got = run(tmp_path, resume=True, callbacks=[stopping()], **options)
-    assert got.seconds_per_round == []
-    assert_same_bits(got, want)
+    # And one that had stopped stays stopped.
+    again = run(tmp_path / "undisturbed", resume=True, callbacks=[stopping()], **options)
+    assert again.seconds_per_round == []
+    assert_same_bits(again, want)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):

@@ -23,6 +23,17 @@ def run(implementation):
     return functools.partial(clip_and_sum, implementation=implementation, interpret=True)
 
 
+@functools.lru_cache
+def compiled(implementation):
+    return jax.jit(run(implementation))
+
+
+@functools.lru_cache
+def compiled_gradients(implementation):
+    """Of the sum of the total by updates, weights and bound."""
+    return jax.jit(jax.grad(lambda *a: run(implementation)(*a).total.sum(), (0, 1, 2)))
+
+
 def draw(clients, dim, dtype=np.float32, seed=0):
     """Updates of very different norms, a weight each (one of them 0), and a bound in between."""
     rng = np.random.default_rng(seed)
@@ -36,7 +47,7 @@ def draw(clients, dim, dtype=np.float32, seed=0):
 def reference(updates, weight, max_norm):
     with jax.enable_x64(True):
         arguments = (jnp.asarray(np.float64(a)) for a in (updates, weight, max_norm))
-        return tuple(np.asarray(a) for a in clip_and_sum_reference(*arguments))
+        return tuple(np.asarray(a) for a in jax.jit(clip_and_sum_reference)(*arguments))
 
 
 def check(got, updates, weight, max_norm):
@@ -59,7 +70,7 @@ def check(got, updates, weight, max_norm):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_matches_float64_reference(case, implementation, dtype):
     arguments = draw(*case, dtype=dtype)
-    check(jax.jit(run(implementation))(*arguments), *arguments)
+    check(compiled(implementation)(*arguments), *arguments)
 
 
 @implementations
@@ -67,7 +78,7 @@ def test_matches_float64_reference(case, implementation, dtype):
 @given(clients=st.integers(1, 40), dim=st.integers(1, 90), seed=st.integers(0, 99))
 def test_matches_float64_reference_for_drawn_shapes(implementation, clients, dim, seed):
     arguments = draw(clients, dim, seed=seed)
-    check(run(implementation)(*arguments), *arguments)
+    check(compiled(implementation)(*arguments), *arguments)
 
 
 @pytest.mark.parametrize("implementation", ["dot", "scan"])
@@ -101,7 +112,7 @@ def test_gradients_match_float64(case, implementation):
     got = jax.jit(with_cotangents(run(implementation), *bars))(*arguments)
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.float64(a)) for a in (*bars, *arguments)]
-        want = with_cotangents(clip_and_sum_reference, *wide[:3])(*wide[3:])
+        want = jax.jit(with_cotangents(clip_and_sum_reference, *wide[:3]))(*wide[3:])
         want = [np.asarray(w) for w in want]
     g, a, b, u, w, c = (np.abs(np.float64(x)) for x in (*bars, *arguments))
     n = np.linalg.norm(u, axis=1)
@@ -129,10 +140,10 @@ def test_vmap_over_experiments_with_bounds_and_weights_of_their_own(implementati
     max_norm = max_norm * jnp.float32([0.1, 1, 10])
     updates = updates.at[1, 4, 7].set(jnp.nan)  # one experiment leaves the fast route
     got = jax.jit(jax.vmap(run(implementation)))(updates, weight, max_norm)
-    gradients = jax.vmap(jax.grad(lambda *a: run(implementation)(*a).total.sum()))
-    assert np.isfinite(gradients(updates, weight, max_norm)).all()
+    gradients = jax.jit(jax.vmap(compiled_gradients(implementation)))(updates, weight, max_norm)
+    assert np.isfinite(gradients[0]).all()
     for i in range(3):
-        alone = run(implementation)(updates[i], weight[i], max_norm[i])
+        alone = compiled(implementation)(updates[i], weight[i], max_norm[i])
         for g, w in zip(got, alone, strict=True):
             np.testing.assert_allclose(g[i], w, rtol=200 * EPS, atol=1e-4)
 
@@ -144,16 +155,14 @@ def test_a_client_that_is_not_finite_adds_nothing_and_is_named(implementation, b
     updates, weight, max_norm = draw(9, 40)
     spoiled = updates.at[3, 17].set(bad)
     weight = weight.at[3].set(bad_weight)
-    got = run(implementation)(spoiled, weight, max_norm)
-    want = run(implementation)(updates, weight.at[3].set(0), max_norm)
+    got = compiled(implementation)(spoiled, weight, max_norm)
+    want = compiled(implementation)(updates, weight.at[3].set(0), max_norm)
     others = np.arange(9) != 3
     np.testing.assert_allclose(got.total, want.total, rtol=20 * EPS, atol=20 * EPS)
     np.testing.assert_array_equal(got.finite, others)
     np.testing.assert_array_equal(got.norm[others], want.norm[others])
     assert not np.isfinite(got.norm[3]) and got.factor[3] == 0
-    grads = jax.grad(lambda *a: run(implementation)(*a).total.sum(), (0, 1, 2))(
-        spoiled, weight, max_norm
-    )
+    grads = compiled_gradients(implementation)(spoiled, weight, max_norm)
     assert all(np.isfinite(g).all() for g in grads)
     assert not grads[0][3].any() and grads[1][3] == 0
 
