@@ -11,6 +11,7 @@ import numpy as np
 from fedjax_med.evaluation import (
     Estimate,
     Judgement,
+    Metric,
     Predictions,
     corrected_t_test,
     gap,
@@ -46,8 +47,10 @@ class Judgements(NamedTuple):
     """Judgements of patients, with bootstrap intervals, by method and baseline.
 
     Attributes:
-      details: of the test patients of the first split.
-      left_out: of all patients of every hospital, by models that never saw the hospital.
+      details: of the test patients of the first split by every metric, for the chosen method and
+        what it is compared with first: hospitals alone, and all patients pooled.
+      left_out: of all patients of every hospital by the main metric, by models that never saw the
+        hospital.
     """
 
     details: dict[str, Judgement]
@@ -56,20 +59,22 @@ class Judgements(NamedTuple):
 
 def judge_patients(study: Study) -> Judgements:
     """Judges the patients of the first split, and those of hospitals left out."""
-    first = study.populations[0]
+    first, judge = study.populations[0], study.judge
     groups = subgroups(first.raw_judged, "test") if first.raw.feature_names else {}
-    return Judgements(
-        {
-            name: _judged(
-                study, seeds_together(study.judge, study.outputs[name][:1], [first], [groups])
-            )
-            for name in study.names
-        },
-        {
-            name: _judged(study, seeds_together(study.judge, outputs, study.left_out))
-            for name, outputs in study.outputs_left_out.items()
-        },
-    )
+    details = {
+        name: _judged(
+            study,
+            seeds_together(judge, study.outputs[name][:1], [first], [groups]),
+            judge.metrics,
+        )
+        for name in ("local", "pooled", study.chosen)
+    }
+    only = {judge.main: judge.metrics[judge.main]}
+    left_out = {
+        name: _judged(study, seeds_together(judge, outputs, study.left_out), only)
+        for name, outputs in study.outputs_left_out.items()
+    }
+    return Judgements(details, left_out)
 
 
 def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
@@ -157,10 +162,10 @@ def _compare(study: Study, first: dict[str, Values], second: dict[str, Values]) 
     return corrected_t_test(differences, num_train=num_train, num_test=num_test, level=LEVEL)
 
 
-def _judged(study: Study, predicted: Predictions) -> Judgement:
+def _judged(study: Study, predicted: Predictions, metrics: Mapping[str, Metric]) -> Judgement:
     return judge(
         predicted,
-        {name: over_seeds(metric) for name, metric in study.judge.metrics.items()},
+        {name: over_seeds(metric) for name, metric in metrics.items()},
         level=LEVEL,
         num_resamples=study.settings.num_resamples,
         seed=study.settings.seed,

@@ -141,8 +141,8 @@ def test_every_method_and_baseline_is_in_the_result(study, result):
     assert list(result["methods"]) == [*BASELINES, "fedavg", "ditto"]
     # Personal models do not exist for a hospital that was left out; nor does its own.
     assert set(result["left_out"]) == {"site_rate", "pooled", "fedavg"}
-    assert set(result["details"]["fedavg"]["per_hospital"]) == set(SIZES)
-    assert result["details"]["fedavg"]["subgroups"]["age"]
+    assert set(result["details"][study.chosen]["per_hospital"]) == set(SIZES)
+    assert result["details"][study.chosen]["subgroups"]["age"]
     assert set(study.best_sites) <= set(SIZES) and len(study.best_sites) == 2
     assert set(study.numbers) == {"local", "pooled", "fedavg", "ditto"}
     assert all(number in (0.03, 0.3) for number in study.numbers.values())
