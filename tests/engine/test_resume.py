@@ -130,7 +130,7 @@ def test_a_run_may_be_cut_off_again_and_again(tmp_path):
     assert_same_bits(run(tmp_path, resume=True, every=2), undisturbed())
 
 
-@pytest.mark.parametrize("where", ["pmap", "mesh_split"])
+@pytest.mark.parametrize("where", ["mesh_split", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_resume_on_several_devices(tmp_path, where):
     make, lanes = PLACEMENTS[where]
     options = dict(placement=make(), lanes=lanes)
