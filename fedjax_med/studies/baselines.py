@@ -11,12 +11,13 @@ from fedjax_med.models import Model
 from fedjax_med.studies.judging import Judge, by_hospital, mean_of_defined, predictions_for_training
 from fedjax_med.studies.populations import Population
 from fedjax_med.studies.training import outputs_of
+from fedjax_med.tasks.kinds import Kind, num_outputs
 
 # A hospital whose training patients are all ill still may send a healthy one.
 _PSEUDO_COUNT = 0.5
 
 
-def site_rate(population: Population, kind: str) -> np.ndarray:
+def site_rate(population: Population, kind: Kind) -> np.ndarray:
     """Outputs that know nothing of a patient but the hospital `[1, N]` or `[1, N, outputs]`.
 
     The share of each class among the hospital's training patients, as logits (so the hospital's
@@ -29,7 +30,7 @@ def site_rate(population: Population, kind: str) -> np.ndarray:
         return np.zeros((1, len(owner), 1))
     labels = np.asarray(train.train.examples["y"], np.float64)
     if kind == "multiclass":
-        labels = np.eye(int(labels.max()) + 1)[labels.astype(int)]
+        labels = np.eye(num_outputs(population.raw, kind))[labels.astype(int)]
     parts = (
         [labels] * judged.num_clients
         if population.is_left_out

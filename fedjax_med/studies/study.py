@@ -28,6 +28,7 @@ from fedjax_med.studies.populations import (
 from fedjax_med.studies.settings import Settings
 from fedjax_med.studies.training import Learner, Outputs
 from fedjax_med.tasks.defaults import TAKE_MISSING
+from fedjax_med.tasks.kinds import Kind
 
 # Baselines in the order of tables, beside the keys of `METHODS`.
 BASELINES = {
@@ -64,7 +65,7 @@ class Study:
 
     settings: Settings
     dataset: FederatedDataset
-    kind: str
+    kind: Kind
     judge: Judge
     learner: Learner
     populations: list[Population]
@@ -150,7 +151,7 @@ def run_study(
     return study
 
 
-def _fit(settings: Settings, dataset: FederatedDataset, kind: str) -> Fit:
+def _fit(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
     """Preprocessing as the settings ask for, always with the same columns.
 
     Which columns have indicators of missing values, and which have too few values to be used, may
