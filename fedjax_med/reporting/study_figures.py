@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedjax_med.evaluation import Predictions, metric_title, risk_group, risk_thresholds
-from fedjax_med.explanation import coefficients, partial_dependence, permutation_importance
+from fedjax_med.explanation import partial_dependence, permutation_importance
 from fedjax_med.reporting.clinical_figures import (
     kaplan_meier_figure,
     metric_forest,
@@ -28,9 +28,9 @@ from fedjax_med.reporting.figures import STYLE, as_svg
 from fedjax_med.reporting.palette import INK, MUTED
 from fedjax_med.studies import Judgements, Study
 from fedjax_med.studies.judging import predictions
+from fedjax_med.studies.summary import RATIOS, exact_fit
 from fedjax_med.studies.training import outputs_of
 
-_RATIOS = {"binary": "odds ratio", "survival": "hazard ratio"}
 # Features whose partial dependence is drawn.
 _MOST_DEPENDED = 4
 _FEDERATED, _LEFT_OUT = "#0072B2", "#D55E00"
@@ -136,21 +136,8 @@ def _explanation(study: Study) -> dict[str, Figure]:
     curves = [partial_dependence(learner.model, variables, first.judged, column) for column in most]
     if study.kind not in ("multiclass", "multilabel") and curves:
         figures["Partial dependence"] = dependence_figure(curves, label="output of the model")
-    if "newton" in study.models:
-        figures["Coefficients"] = _coefficients(study)
+    fit = exact_fit(study)
+    if fit is not None:
+        ratio = RATIOS.get(study.kind)
+        figures["Coefficients"] = coefficients_figure(fit, ratio=ratio, title="Exact federated fit")
     return figures
-
-
-def _coefficients(study: Study) -> Figure:
-    """Of the exact fit, whose intervals mean something: others have not reached the optimum."""
-    first = study.populations[0]
-    found = coefficients(
-        study.learner.task.loss,
-        study.models["newton"],
-        first.train,
-        standardizer=first.fitted.standardizer,
-        ridge=study.numbers["newton"],
-        whole_hospitals=study.kind == "survival",
-        estimate_dispersion=study.kind == "regression",
-    )
-    return coefficients_figure(found, ratio=_RATIOS.get(study.kind), title="Exact federated fit")

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from fedjax_med import preprocessing, tasks
+from fedjax_med import tasks
 from fedjax_med.data import DataError, FederatedDataset
-from fedjax_med.data.standardize import Standardizer
 from fedjax_med.engine import Variables, epochs
 from fedjax_med.evaluation import judged_by, repeated_splits
 from fedjax_med.studies import baselines, training
+from fedjax_med.studies.fitting import fit_of
 from fedjax_med.studies.judging import Judge, mean_of_defined, values
 from fedjax_med.studies.methods import METHODS, Method
 from fedjax_med.studies.populations import (
-    Fit,
-    Fitted,
     Population,
     hospitals_left_out,
     splits,
@@ -27,7 +24,6 @@ from fedjax_med.studies.populations import (
 )
 from fedjax_med.studies.settings import Settings
 from fedjax_med.studies.training import Learner, Outputs
-from fedjax_med.tasks.defaults import TAKE_MISSING
 from fedjax_med.tasks.kinds import Kind
 
 # Baselines in the order of tables, beside the keys of `METHODS`.
@@ -120,7 +116,7 @@ def run_study(
     first = next(
         repeated_splits(dataset, repeats=1, test=settings.test, seed=settings.seed, stratify=key)
     )
-    fit = _fit(settings, first, kind)
+    fit = fit_of(settings, first, kind)
     divide = {"seed": settings.seed, "stratify": key}
     populations = splits(dataset, fit, repeats=settings.num_splits, test=settings.test, **divide)
     tuning = to_tune_on(populations, fit, share=_TUNING_SHARE, **divide)
@@ -151,79 +147,11 @@ def run_study(
     return study
 
 
-def _fit(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
-    """Preprocessing as the settings ask for, always with the same columns.
-
-    Which columns have indicators of missing values, and which have too few values to be used, may
-    differ between populations; those of the first split decide for all.
-    """
-    impute = None if settings.model in TAKE_MISSING else settings.impute
-
-    def fit_table(raw: FederatedDataset) -> preprocessing.Preprocessor:
-        return preprocessing.Preprocessor.fit(raw, impute=impute, standardize=settings.standardize)
-
-    names = fit_table(dataset).feature_names
-
-    def fit(raw: FederatedDataset) -> Fitted:
-        fitted = fit_table(raw)
-        standardizer = _standardizer(fitted, names)
-        if kind != "regression":
-            return Fitted(
-                lambda data: _with_columns(fitted.apply(data), names), _as_it_is, standardizer
-            )
-        center, scale = preprocessing.fit_target(raw)
-
-        def scaled(examples: Any) -> Any:
-            return {**examples, "y": ((examples["y"] - center) / scale).astype(np.float32)}
-
-        return Fitted(
-            lambda data: _with_columns(fitted.apply(data), names).map_examples(scaled),
-            lambda outputs: outputs * scale + center,
-            standardizer,
-        )
-
-    return fit
-
-
-def _standardizer(
-    fitted: preprocessing.Preprocessor, names: tuple[str, ...]
-) -> Standardizer | None:
-    """Centre and scale of the columns `names`; None where every hospital has its own."""
-    if fitted.center.ndim > 1:
-        return None
-    center = dict(zip(fitted.feature_names, fitted.center, strict=True))
-    scale = dict(zip(fitted.feature_names, fitted.scale, strict=True))
-    return Standardizer(
-        np.array([center.get(name, 0.0) for name in names]),
-        np.array([scale.get(name, 1.0) for name in names]),
-    )
-
-
 def _times(dataset: FederatedDataset) -> tuple[float, ...]:
     """Times by which a quarter, half and three quarters of the training events happened."""
     examples = dataset.train.examples
     events = np.quantile(examples["time"][examples["event"] == 1], [0.25, 0.5, 0.75])
     return tuple(float(f"{time:.3g}") for time in events)
-
-
-def _as_it_is(outputs: np.ndarray) -> np.ndarray:
-    return outputs
-
-
-def _with_columns(dataset: FederatedDataset, names: tuple[str, ...]) -> FederatedDataset:
-    """The dataset with these columns, those that it does not have being 0."""
-    if dataset.feature_names == names:
-        return dataset
-    place = {name: i for i, name in enumerate(dataset.feature_names)}
-    have = [i for i, name in enumerate(names) if name in place]
-    take = [place[names[i]] for i in have]
-
-    def chosen(examples: Any) -> Any:
-        x = np.zeros((len(examples["x"]), len(names)), examples["x"].dtype)
-        x[:, have] = examples["x"][:, take]
-        return {**examples, "x": x}
-
-    return dataset.map_examples(chosen, names)
 
 
 def _learner(settings: Settings, population: Population) -> Learner:

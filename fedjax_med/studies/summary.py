@@ -21,6 +21,7 @@ from fedjax_med.evaluation import (
     together,
 )
 from fedjax_med.evaluation.comparison import Comparison
+from fedjax_med.explanation import Coefficients, coefficients
 from fedjax_med.studies.judging import (
     Values,
     mean_of_defined,
@@ -32,6 +33,8 @@ from fedjax_med.studies.methods import METHODS
 from fedjax_med.studies.study import BASELINES, Study
 
 LEVEL = 0.95
+# What exponentials of coefficients are, by kind of outcome.
+RATIOS = {"binary": "odds ratio", "survival": "hazard ratio"}
 # Metrics that fit a model of their own or have no interval are left to the details of one split.
 # Least and largest value of the metrics that are no shares.
 _RANGES = {"rmse": (0.0, math.inf), "mae": (0.0, math.inf), "r2": (-math.inf, 1.0)}
@@ -77,6 +80,26 @@ def judge_patients(study: Study) -> Judgements:
     return Judgements(details, left_out)
 
 
+def exact_fit(study: Study) -> Coefficients | None:
+    """Coefficients of the exact fit to the first split's training patients, None if there is none.
+
+    In natural units of the columns; of a regression, in standard deviations of the outcome.
+    """
+    if "newton" not in study.models:
+        return None
+    first = study.populations[0]
+    return coefficients(
+        study.learner.task.loss,
+        study.models["newton"],
+        first.train,
+        standardizer=first.fitted.standardizer,
+        ridge=study.numbers["newton"],
+        whole_hospitals=study.kind == "survival",
+        estimate_dispersion=study.kind == "regression",
+        level=LEVEL,
+    )
+
+
 def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
     """Everything that tables, figures and the report of a study are made of; None for NaN.
 
@@ -114,6 +137,7 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
         },
         "details": {name: j.as_dict() for name, j in judgements.details.items()},
         "left_out": {name: j.as_dict() for name, j in judgements.left_out.items()},
+        "coefficients": _coefficients(exact_fit(study), study.kind),
         "seconds": study.seconds,
     }
     result = _plain(result)
@@ -171,6 +195,21 @@ def _judged(study: Study, predicted: Predictions, metrics: Mapping[str, Metric])
         seed=study.settings.seed,
         method="percentile",
     )
+
+
+def _coefficients(fit: Coefficients | None, kind: str) -> dict[str, Any] | None:
+    """By column; ratios of odds or hazards where the outcome has them."""
+    if fit is None:
+        return None
+    table = fit.federated.ratios() if kind in RATIOS else fit.federated
+    columns = zip(fit.names, table.value, table.low, table.high, table.p_value, strict=True)
+    return {
+        "meaning": RATIOS.get(kind, "change of the model's output"),
+        "by_column": {
+            name: {"value": value, "low": low, "high": high, "p_value": p_value}
+            for name, value, low, high, p_value in columns
+        },
+    }
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
