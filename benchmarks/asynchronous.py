@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records
-from benchmarks.experiments import without_option
 
 _TARGET = 0.93
 
@@ -162,11 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: curve(setting, schedule, algorithm, a.seeds)
         for name, (schedule, algorithm) in protocols(setting, a.updates).items()
     }
-    # Folders of this machine are nobody's business.
-    named = arguments
-    for option in ("--data-dir", "--json", "--figure"):
-        named = without_option(named, option)
-    shown = records.command("asynchronous", [*named, "--json", "-"])
+    shown = records.shown_command("asynchronous", records.without_option(arguments, "--figure"))
     record = {
         "benchmark": "asynchronous",
         "updates": a.updates,

@@ -116,22 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     record = measure(a, dataset)
     # Not the folder: where somebody keeps their data is nobody's business.
-    shown = records.command("experiments", without_option(arguments, "--data-dir"))
+    shown = records.shown_command("experiments", arguments)
     output.write({**record, **records.environment(), "command": shown})
-
-
-def without_option(arguments: Sequence[str], name: str) -> list[str]:
-    """The arguments without an option and its value."""
-    kept, skip = [], False
-    for argument in arguments:
-        option, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif option == name:
-            skip = not equals
-        else:
-            kept.append(argument)
-    return kept
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"a cohort of {size} is more than the {_NUM_CLIENTS[case]} clients of {case}"
                 )
     output = records.Output(a.json, parser)
-    command = records.command("memory", arguments)
+    command = records.shown_command("memory", arguments)
     if a.cohort:
         record = {"benchmark": "memory", **measure(a.case, a.cohort, a.lanes, a.rounds)}
         output.write({**record, **records.environment(), "command": command})

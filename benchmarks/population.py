@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--cohort {a.cohort} is more than the population of {a.clients}")
     output = records.Output(a.json, parser)
     record = measure(a)
-    command = records.command("population", arguments)
+    command = records.shown_command("population", arguments)
     output.write({**record, **records.environment(), "command": command})
 
 

@@ -89,8 +89,28 @@ class Output:
 
 
 def command(module: str, arguments: Sequence[str]) -> str:
-    """The command line that made a result."""
+    """A command line of a benchmark."""
     return shlex.join(["python", "-m", f"benchmarks.{module}", *arguments])
+
+
+def shown_command(module: str, arguments: Sequence[str]) -> str:
+    """The command line that made a result, without folders of the machine it was made on."""
+    named = without_option(without_option(arguments, "--data-dir"), "--json")
+    return command(module, [*named, "--json", "-"])
+
+
+def without_option(arguments: Sequence[str], name: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        if skip:
+            skip = False
+        elif option == name:
+            skip = not equals
+        else:
+            kept.append(argument)
+    return kept
 
 
 def _git(*arguments: str) -> str | None:

@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--cohorts: {error}")
     record = measure(a.workload, a, cohorts)
     output.write(
-        {**record, **records.environment(), "command": records.command("rounds", arguments)}
+        {**record, **records.environment(), "command": records.shown_command("rounds", arguments)}
     )
 
 

@@ -229,7 +229,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if a.hidden % 4:
         parser.error(f"--hidden must be a multiple of 4, got {a.hidden}")
     output = records.Output(a.json, parser)
-    common = {**records.environment(), "command": records.command("sequence_models", arguments)}
+    common = {
+        **records.environment(),
+        "command": records.shown_command("sequence_models", arguments),
+    }
     for model in MODELS if a.model == "all" else (a.model,):
         for lanes in a.lanes:
             for record in measure(model, lanes, a):

@@ -183,15 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = records.Output(a.json, parser)
     from benchmarks.algorithms.methods import METHODS
     from benchmarks.algorithms.settings import SETTINGS
-    from benchmarks.experiments import without_option
     from fedjax_med.data import DataError
 
     for name in a.method or ():
         if name not in METHODS:
             parser.error(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
-    # Folders of this machine are nobody's business.
-    named = without_option(without_option(arguments, "--data-dir"), "--json")
-    shown = records.command("algorithms", [*named, "--json", "-"])
+    shown = records.shown_command("algorithms", arguments)
     environment = {**records.environment(), "command": shown}
     for setting_name in SETTINGS if a.setting == "all" else (a.setting,):
         try:

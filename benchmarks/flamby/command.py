@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start, cpu_start, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
     import jax
 
-    from benchmarks.experiments import without_option
     from benchmarks.flamby.settings import SETTINGS
     from fedjax_med.data import DataError
 
@@ -86,9 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "datasets": names,
         "compilation_cache": bool(jax.config.values["jax_compilation_cache_dir"]),
     }
-    # Folders of this machine are nobody's business.
-    named = without_option(without_option(arguments, "--data-dir"), "--json")
-    shown = records.command("flamby", [*named, "--json", "-"])
+    shown = records.shown_command("flamby", arguments)
     for line in lines:
         output.write(line)
     output.write(

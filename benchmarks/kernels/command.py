@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.kernels.roofline import Limits
 
     limits = Limits()
-    common = {**records.environment(), "command": records.command("kernels", arguments)}
+    common = {**records.environment(), "command": records.shown_command("kernels", arguments)}
     for kernel, case in cases:
         print(f"{kernel} {case}", file=sys.stderr, flush=True)
         benchmark = made[kernel][1](case, a.clients)

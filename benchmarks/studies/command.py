@@ -113,14 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     a = parser.parse_args(arguments)
     output = records.Output(a.json, parser)
-    from benchmarks.experiments import without_option
     from fedjax_med.data import DataError
 
-    # Folders of this machine are nobody's business.
-    named = without_option(without_option(arguments, "--data-dir"), "--json")
     environment = {
         **records.environment(),
-        "command": records.command("studies", [*named, "--json", "-"]),
+        "command": records.shown_command("studies", arguments),
     }
     for name in a.dataset or DATASETS:
         try:
