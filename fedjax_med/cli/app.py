@@ -47,9 +47,10 @@ def run(
 ) -> int:
     """Train a model across the hospitals of DATASET and write a report.
 
-    The folder of the run gets the configuration, versions, metrics of every round, checkpoints,
-    the result and report.html, in which the federated model is compared with each hospital
-    alone, all patients pooled, and always predicting the hospital's most frequent diagnosis.
+    Classes, several labels, numbers and survival are learned. Missing values and scales are fitted
+    federatedly to training patients. The folder of the run gets the configuration, what was fitted,
+    versions, metrics of every round, checkpoints, the result and report.html, in which the federated
+    model is compared with each hospital alone, all patients pooled, and no model at all.
     """
     from fedjax_med.cli.run import run_command
 
@@ -107,7 +108,7 @@ def check_dataset(
 ) -> int:
     """Load DATASET, compare its files with their checksums and check every value.
 
-    Prints the number of patients and the mix of diagnoses of every hospital.
+    Prints the number of patients and the outcomes of every hospital.
     """
     from fedjax_med.cli.data import check_command
 

@@ -20,11 +20,15 @@ _DEFAULTS = {
     "batch_size": 16,
     "client_lr": 0.03,
 }
-# Learning rates by the loss on validation patients; see `examples` of the documentation.
+# Patients are compared with those of their minibatch, so all of a hospital are in one.
+_DEFAULTS_OF_KIND: dict[str, dict[str, Any]] = {"survival": {"batch_size": 0, "client_lr": 0.1}}
+# Learning rates and rounds by the main metric and the loss on validation patients.
 _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "heart-disease": {"client_lr": 0.01},
     "synthetic": {"rounds": 200, "cohort": "100", "batch_size": 8},
 }
+_TAKE_MISSING = ("embeddings", "transformer")
+_HAVE_HIDDEN_LAYERS = ("mlp", "embeddings")
 
 # What may differ between a run and its continuation: it changes no number of the result.
 _FREE_ON_RESUME = frozenset(
@@ -38,7 +42,9 @@ class RunConfig:
 
     Attributes:
       dataset: name of a dataset, or a folder.
-      hidden: units of the hidden layers, empty for a linear model.
+      batch_size: 0 for all patients of a hospital at once.
+      hidden: units of the hidden layers, empty for models without.
+      impute: None for models that take missing values.
       devices: None for all there are.
       lanes: None where the engine chooses.
 
@@ -66,6 +72,9 @@ class RunConfig:
     clip_norm: float | None
     model: str
     hidden: tuple[int, ...]
+    impute: str | None
+    standardize: str
+    combat: bool
     precision: str
     rewrite: bool
     evaluate_every: int
@@ -99,14 +108,23 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def resolve(dataset: str, options: RunOptions) -> RunConfig:
+def resolve(dataset: str, options: RunOptions, kind: str | None = None) -> RunConfig:
     """Fills in the defaults and refuses what does not fit together.
+
+    Args:
+      dataset: name of a dataset, a folder or a schema file.
+      options: what was given.
+      kind: of the outcome, see `tasks.kind_of`; None as long as the data are not read.
 
     Raises:
       UsageError: names the option, its value and what is allowed.
     """
     o = options
-    own = {**_DEFAULTS, **_OWN_DEFAULTS.get(dataset, {})}
+    own = {
+        **_DEFAULTS,
+        **_DEFAULTS_OF_KIND.get(kind or "", {}),
+        **_OWN_DEFAULTS.get(dataset, {}),
+    }
     algorithm = o.algorithm or "fedavg"
     _check_numbers(o)
     if o.local_epochs is not None and o.local_steps is not None:
@@ -125,14 +143,21 @@ def resolve(dataset: str, options: RunOptions) -> RunConfig:
             "it is for sgd."
         )
     model = o.model or ("mlp" if o.hidden else "linear")
-    if model == "linear" and o.hidden is not None:
-        raise UsageError(f"--hidden {o.hidden} has no effect with --model linear; it is for mlp.")
+    if model not in _HAVE_HIDDEN_LAYERS and o.hidden is not None:
+        raise UsageError(
+            f"--hidden {o.hidden} has no effect with --model {model}; it is for "
+            f"{' and '.join(_HAVE_HIDDEN_LAYERS)}."
+        )
+    if model in _TAKE_MISSING and o.impute is not None:
+        raise UsageError(
+            f"--impute {o.impute} has no effect with --model {model}, which takes missing values."
+        )
     if o.aggregator == "median" and o.weighting == "examples":
         raise UsageError(
             "--weighting examples has no effect with --aggregator median, which knows no weights."
         )
     placement, devices, splits = _placement(o)
-    batch_size = o.batch_size or own["batch_size"]
+    batch_size = _or(o.batch_size, own["batch_size"])
     if batch_size % splits:
         raise UsageError(f"--splits {splits} must divide the batch size {batch_size} evenly.")
     if o.early_stop is not None:
@@ -162,7 +187,10 @@ def resolve(dataset: str, options: RunOptions) -> RunConfig:
         aggregator=o.aggregator or "mean",
         clip_norm=o.clip_norm,
         model=model,
-        hidden=_hidden(o.hidden or "32,16") if model == "mlp" else (),
+        hidden=_hidden(o.hidden or "32,16") if model in _HAVE_HIDDEN_LAYERS else (),
+        impute=None if model in _TAKE_MISSING else o.impute or "median",
+        standardize=o.standardize or "global",
+        combat=_or(o.combat, False),
         precision=o.precision or "float32",
         rewrite=_or(o.rewrite, True),
         evaluate_every=o.evaluate_every or max(1, round(rounds / _NUM_EVALUATIONS)),
@@ -280,12 +308,16 @@ def _server_lr(algorithm: str, server_optimizer: str) -> float:
 def _check_numbers(o: RunOptions) -> None:
     """Ranges of single options."""
     for name in (
-        "rounds local_epochs local_steps batch_size evaluate_every checkpoint_every "
-        "devices splits lanes"
+        "rounds local_epochs local_steps evaluate_every checkpoint_every devices splits lanes"
     ).split():
         value = getattr(o, name)
         if value is not None and value < 1:
             raise UsageError(f"{option_name(name)} must be at least 1, got {value}.")
+    if o.batch_size is not None and o.batch_size < 0:
+        raise UsageError(
+            "--batch-size must be at least 1, or 0 for all patients of a hospital at once, got "
+            f"{o.batch_size}."
+        )
     for name in ("client_lr", "server_lr", "clip_norm"):
         value = getattr(o, name)
         if value is not None and not (math.isfinite(value) and value > 0):

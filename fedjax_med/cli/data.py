@@ -125,4 +125,14 @@ def load(
         missing["validation"] = _TEST_SHARE
     if not missing:
         return dataset
-    return dataset.split(**missing, stratify="event" if _is_survival(dataset) else "y")
+    return dataset.split(**missing, stratify=_classes_of(dataset))
+
+
+def _classes_of(dataset: FederatedDataset) -> str | None:
+    """The leaf whose classes every part is to hold in proportion; None of numbers and many labels."""
+    if _is_survival(dataset):
+        return "event"
+    examples = dataset.train.examples
+    y = examples.get("y") if isinstance(examples, dict) else None
+    is_classes = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "biu"
+    return "y" if is_classes else None

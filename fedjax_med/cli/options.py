@@ -42,7 +42,7 @@ class TrainingOptions:
         _option(
             _FEDERATED,
             "Number of federated rounds; in each, the hospitals train locally and their models "
-            "are combined once. Default: 100 (200 for synthetic).",
+            "are combined once. Default: 100, or what suits the dataset.",
         ),
     ] = None
     cohort: Annotated[
@@ -86,7 +86,11 @@ class TrainingOptions:
     ] = None
     batch_size: Annotated[
         int | None,
-        _option(_LOCAL, "Patients in a minibatch. Default: 16 (8 for synthetic)."),
+        _option(
+            _LOCAL,
+            "Patients in a minibatch, 0 for all of a hospital at once. Default: depends on the "
+            "dataset; for your own 16, and 0 for survival, where risks are compared in a minibatch.",
+        ),
     ] = None
     shuffle: Annotated[
         bool | None,
@@ -104,8 +108,8 @@ class TrainingOptions:
         float | None,
         _option(
             _LOCAL,
-            "Learning rate inside a hospital, above 0. Default: 0.03 (0.01 for heart-disease, "
-            "a tenth of it for optimizers other than sgd).",
+            "Learning rate inside a hospital, above 0. Default: depends on the dataset (for your "
+            "own 0.03, for survival 0.1); a tenth of it for optimizers other than sgd.",
         ),
     ] = None
     momentum: Annotated[
@@ -166,17 +170,45 @@ class TrainingOptions:
     ] = None
 
     model: Annotated[
-        Literal["linear", "mlp"] | None,
+        Literal["linear", "mlp", "embeddings", "transformer"] | None,
         _option(
             _MODEL,
-            "linear is a logistic regression, mlp a fully connected network. Default: linear.",
+            "linear is a logistic, linear or Cox regression, whatever the outcome asks for; mlp a "
+            "fully connected network; embeddings the same, with categories and missing values "
+            "embedded; transformer has columns as tokens. Default: linear.",
         ),
     ] = None
     hidden: Annotated[
         str | None,
         _option(
             _MODEL,
-            "mlp only: units of its hidden layers, separated by commas. Default: 32,16.",
+            "mlp and embeddings only: units of hidden layers, separated by commas. Default: 32,16.",
+        ),
+    ] = None
+    impute: Annotated[
+        Literal["mean", "median", "mode"] | None,
+        _option(
+            _MODEL,
+            "What fills in missing values, found from all hospitals' training patients without "
+            "pooling them; linear and mlp only, since the other models take missing values. "
+            "Default: median.",
+        ),
+    ] = None
+    standardize: Annotated[
+        Literal["global", "per-client", "none"] | None,
+        _option(
+            _MODEL,
+            "Mean 0 and variance 1 of every numeric column over all hospitals' training patients "
+            "(global) or at every hospital (per-client), which hides how its patients differ. "
+            "Default: global.",
+        ),
+    ] = None
+    combat: Annotated[
+        bool | None,
+        _option(
+            _MODEL,
+            "First take away what shifts and stretches the numeric columns of each hospital "
+            "(ComBat), such as a laboratory's own calibration. Default: no.",
         ),
     ] = None
     precision: Annotated[

@@ -33,21 +33,25 @@ def profile_command(dataset_name: str, options: ProfileOptions) -> int:
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     given["rounds"] = _ROUNDS if options.rounds is None else options.rounds
     # Evaluation, baselines and checkpoints are no choices here: a profile keeps no model.
-    config = resolve(dataset_name, RunOptions(**given, baselines=False))
+    asked = RunOptions(**given, baselines=False)
+    config = resolve(dataset_name, asked)
     folder = RunFolder(
         options.output or default_folder(dataset_name, f"{config.algorithm}-profile")
     )
     folder.refuse_used()
-    dataset = load_dataset(config.dataset, options)
+    dataset = load_dataset(config, options)
     refuse_large_cohort(config, dataset)
 
     import jax
 
     from fedjax_med.cli import training
+    from fedjax_med.cli.preparation import kind_of_table, prepare
 
+    config = resolve(dataset_name, asked, kind_of_table(dataset))
     training.quiet_start(config)
+    prepared = prepare(config, dataset)
     with jax.enable_x64(config.precision == "float64"):
-        pieces = training.build(config, dataset)
+        pieces = training.build(config, prepared)
         folder.create(config, dataset.fingerprint(), started)
         result = _profile(config, pieces, folder)
     result = {"dataset": dataset_name, "started": started, **result}

@@ -36,7 +36,7 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         folder = RunFolder(options.output)
         stored, fingerprint, started = folder.read_config()
         config = resume(stored, dataset_name, options, str(folder.path))
-        dataset = load_dataset(config.dataset, options, validation=config.early_stop is not None)
+        dataset = load_dataset(config, options)
         if dataset.fingerprint() != fingerprint:
             raise UsageError(
                 f"the data of {dataset_name} are not those of the run in {folder.path}: their "
@@ -46,23 +46,31 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         config = resolve(dataset_name, options)
         folder = RunFolder(options.output or default_folder(dataset_name, config.algorithm))
         folder.refuse_used()
-        dataset = load_dataset(config.dataset, options, validation=config.early_stop is not None)
+        dataset = load_dataset(config, options)
     refuse_large_cohort(config, dataset)
 
     import jax
 
     from fedjax_med.cli import training
+    from fedjax_med.cli.preparation import kind_of_table, prepare
 
+    if not options.resume:
+        config = resolve(dataset_name, options, kind_of_table(dataset))
     training.quiet_start(config)
+    # A run that was killed at its very beginning has nothing fitted yet.
+    is_fitted = options.resume and (folder.preprocessing.exists() or folder.checkpoints.exists())
+    prepared = prepare(config, dataset, folder.preprocessing if is_fitted else None)
     with jax.enable_x64(config.precision == "float64"):
-        pieces = training.build(config, dataset)
+        pieces = training.build(config, prepared)
         fingerprint = dataset.fingerprint()
         if not options.resume:
             folder.create(config, fingerprint, started)
         elif config != stored:
             folder.write_config(config, fingerprint, started)
         with _telling_how_to_resume(dataset_name, folder, options):
-            result = _train(config, pieces, folder, options, started)
+            if not is_fitted:
+                prepared.preprocessor.save(folder.preprocessing)
+            result = _train(config, pieces, prepared.as_json(), folder, options, started)
     if not options.quiet:
         from fedjax_med.cli.tables import print_result
 
@@ -71,12 +79,11 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
     return 0
 
 
-def load_dataset(
-    name: str, options: TrainingOptions, *, validation: bool = False
-) -> FederatedDataset:
-    """A dataset whose every value has been checked."""
-    dataset = load(name, options.data_dir, validation=validation)
-    check(dataset)
+def load_dataset(config: RunConfig, options: TrainingOptions) -> FederatedDataset:
+    """A dataset in natural units whose every value has been checked; NaN is a missing one."""
+    validation = config.early_stop is not None
+    dataset = load(config.dataset, options.data_dir, validation=validation, raw=True)
+    check(dataset, allow_missing=True)
     return dataset
 
 
@@ -90,7 +97,12 @@ def refuse_large_cohort(config: RunConfig, dataset: FederatedDataset) -> None:
 
 
 def _train(
-    config: RunConfig, pieces: Any, folder: RunFolder, options: RunOptions, started: str
+    config: RunConfig,
+    pieces: Any,
+    preprocessing: dict[str, Any],
+    folder: RunFolder,
+    options: RunOptions,
+    started: str,
 ) -> dict[str, Any]:
     """Everything from the first round to the report."""
     from fedjax_med.engine import CheckpointPolicy, callbacks, simulate
@@ -138,9 +150,11 @@ def _train(
         pieces.dataset,
         pieces.task,
         judged,
+        kind=pieces.kind,
         algorithm=config.algorithm,
         started=started,
         rounds_before=done,
+        preprocessing=preprocessing,
     )
     write_json(folder.result, result)
     write_report(folder.report, result, configuration=config.as_json(), versions=found)
@@ -150,6 +164,7 @@ def _train(
 def _baselines(config: RunConfig, pieces: Any, rounds: int, options: RunOptions) -> dict[str, Any]:
     """Evaluations by name, in the order of the report."""
     from fedjax_med.reporting import baselines
+    from fedjax_med.reporting.no_model import no_model_baseline
 
     common = {"rounds": rounds, "local_work": pieces.local_work, "seed": config.seed}
     arguments = (pieces.dataset, pieces.task, pieces.client_optimizer)
@@ -157,7 +172,7 @@ def _baselines(config: RunConfig, pieces: Any, rounds: int, options: RunOptions)
     with console.status("baselines: each hospital alone"):
         alone = baselines.train_alone(*arguments, placement=pieces.placement, **common)
     judged = {
-        "majority": baselines.majority_baseline(pieces.dataset),
+        "no_model": no_model_baseline(pieces.dataset, pieces.kind),
         "local_only": baselines.local_only_baseline(alone),
     }
     if pieces.dataset.num_clients <= baselines.MAX_SITES:

@@ -23,6 +23,7 @@ class RunFolder:
         """Names the files; touches nothing."""
         self.path = path
         self.config = path / "config.json"
+        self.preprocessing = path / "preprocessing.json"
         self.versions = path / "versions.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import optax
 
-from fedjax_med import aggregation, algorithms, models, tasks
+from fedjax_med import aggregation, algorithms, tasks
 from fedjax_med.cli.configuration import RunConfig, parse_cohort
 from fedjax_med.cli.errors import UsageError, bad_arguments
+from fedjax_med.cli.preparation import Prepared
 from fedjax_med.data import FederatedDataset
 from fedjax_med.engine import FederatedAlgorithm, Task, cohorts, epochs, mixed_precision, steps
 from fedjax_med.engine import placement as placements
@@ -21,6 +22,7 @@ from fedjax_med.engine.callbacks import EarlyStopping
 from fedjax_med.engine.cohorts import CohortSampler
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import Placement
+from fedjax_med.tasks.kinds import Kind
 
 # Each simulated device is a thread with its own copy of the model; more than this is a slip.
 _MAX_SIMULATED_DEVICES = 256
@@ -39,6 +41,7 @@ class Pieces(NamedTuple):
     """What `simulate` and the baselines are called with."""
 
     dataset: FederatedDataset
+    kind: Kind
     task: Task
     algorithm: FederatedAlgorithm
     client_optimizer: optax.GradientTransformation
@@ -76,20 +79,21 @@ def quiet_start(config: RunConfig) -> None:
         pass  # JAX is in use: there are as many devices as there are, and `build` counts them
 
 
-def build(config: RunConfig, dataset: FederatedDataset) -> Pieces:
-    """Makes all pieces; starts JAX.
+def build(config: RunConfig, prepared: Prepared) -> Pieces:
+    """Makes all pieces.
 
     Raises:
       UsageError: if the configuration does not fit the data or the machine.
     """
+    dataset = prepared.dataset
     if config.precision == "float64":
         dataset = dataset.map_examples(_in_float64, dataset.feature_names)
     with bad_arguments():
-        task = _task(config, dataset)
+        task = _task(config, dataset, prepared)
         placement = _placement(config)
         sampler = _sampler(config)
         sampler.max_size(dataset.num_clients)
-        work = {"batch_size": config.batch_size, "shuffle": config.shuffle}
+        work = {"batch_size": _batch_size(config, dataset), "shuffle": config.shuffle}
         local_work = (
             steps(config.local_steps, **work)
             if config.local_steps is not None
@@ -99,6 +103,7 @@ def build(config: RunConfig, dataset: FederatedDataset) -> Pieces:
         algorithm = _algorithm(config, task, client_optimizer)
     return Pieces(
         dataset,
+        prepared.kind,
         task,
         algorithm,
         client_optimizer,
@@ -113,31 +118,23 @@ def _in_float64(examples):
     return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype.kind == "f" else x, examples)
 
 
-def _task(config: RunConfig, dataset: FederatedDataset) -> Task:
-    example = dataset.train.examples
-    if not isinstance(example, dict) or {"x", "y"} - example.keys():
-        raise UsageError(
-            f"the examples of {dataset.name} must be a dict with 'x' and 'y', so that a model "
-            "knows what to predict from what."
-        )
-    labels = example["y"]
-    if example["x"].ndim != 2 or labels.ndim != 1 or labels.dtype.kind not in "biu":
-        raise UsageError(
-            f"--model {config.model} needs a table of features 'x' and integer labels 'y', but "
-            f"{dataset.name} has shapes {example['x'].shape} and {labels.shape}."
-        )
-    num_classes = max(len(dataset.label_names), 1 + int(labels.max()))
-    num_outputs = 1 if num_classes <= 2 else num_classes
-    model = (
-        models.linear(num_outputs)
-        if config.model == "linear"
-        else models.mlp(config.hidden, num_outputs)
-    )
-    make = tasks.binary_classification if num_outputs == 1 else tasks.multiclass_classification
-    task = make(model, example)
+def _task(config: RunConfig, dataset: FederatedDataset, prepared: Prepared) -> Task:
+    task = tasks.for_table(
+        dataset,
+        config.model,
+        hidden=config.hidden,
+        center=prepared.center,
+        scale=prepared.scale,
+    ).task
     if config.precision == "bfloat16":
         return task._replace(loss=mixed_precision(task.loss))
     return task
+
+
+def _batch_size(config: RunConfig, dataset: FederatedDataset) -> int:
+    """Patients of a minibatch: all of the largest hospital where none are asked for."""
+    largest = int(dataset.train.sizes.max())
+    return config.batch_size or -(-largest // config.splits) * config.splits
 
 
 def _placement(config: RunConfig) -> Placement:

@@ -1,4 +1,4 @@
-"""What a federated model is compared with: clients alone, the best of them, pooled, the majority.
+"""What a federated model is compared with: clients alone, the best of them, everybody pooled.
 
 The budget of the trained baselines is that of the federated run: the same local work and the
 same number of rounds, every client in every round. Their optimizer keeps its state from round
@@ -16,14 +16,16 @@ import numpy as np
 import optax
 
 from fedjax_med.algorithms import local_only
-from fedjax_med.data import FederatedDataset
+from fedjax_med.data import ClientArrays, FederatedDataset
 from fedjax_med.engine import Batch, Evaluation, Run, Task, Variables, simulate
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.engine.evaluate import evaluate
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import Placement
+from fedjax_med.reporting.summary import main_metric
 
-_BATCH_SIZE = 1024
+_BATCH_SIZE = 128  # of evaluations
+_EXAMPLES_AT_ONCE = 8192
 # Clients whose models are all tried on each other: the work grows with clients x examples.
 MAX_SITES = 1000
 
@@ -116,7 +118,7 @@ def best_site_baseline(
       task: what was learned.
       split: the examples it is judged on.
       choose_on: the examples the choice is made on.
-      metric: by its name; "accuracy" where the task has it, else its first, if None.
+      metric: by its name; the `main_metric` if None.
 
     Raises:
       ValueError: if there is no such split or metric, if the metric is defined for no client, or if
@@ -127,7 +129,7 @@ def best_site_baseline(
             f"the best of at most {MAX_SITES} clients is looked for, got {dataset.num_clients}."
         )
     names = task.metric_names
-    metric = metric or ("accuracy" if "accuracy" in names else names[0])
+    metric = metric or main_metric(names)
     if metric not in names:
         raise ValueError(f"metric must be one of {', '.join(names)}, got {metric!r}.")
     models = alone.client_states.variables
@@ -143,39 +145,6 @@ def best_site_baseline(
     variables = type(models)(*(_of_client(part, best) for part in models))
     judged = evaluate(variables, dataset, task=task, split=split, round_index=alone.rounds)
     return BestSite(dataset.client_names[best], judged)
-
-
-def majority_baseline(dataset: FederatedDataset, split: str = "test") -> Evaluation:
-    """Every client predicts the label most frequent in its own training examples.
-
-    Of equally frequent labels the smaller one. Gives `accuracy`, and for labels 0 and 1 also
-    `sensitivity` and `specificity`; a loss is not defined, as there is no probability.
-
-    Raises:
-      ValueError: if the labels `examples["y"]` are not integers `[N]`.
-    """
-    arrays = dataset.splits()[split]
-    train, judged = dataset.train.examples["y"], arrays.examples["y"]
-    if train.ndim != 1 or train.dtype.kind not in "biu":
-        raise ValueError(f"labels must be integers, got {train.dtype} {list(train.shape)}.")
-    num_clients = dataset.num_clients
-    num_labels = 1 + int(max(train.max(initial=0), judged.max(initial=0)))
-    owner = np.repeat(np.arange(num_clients), dataset.train.sizes)
-    counts = np.bincount(owner * num_labels + train, minlength=num_clients * num_labels)
-    predicted = counts.reshape(num_clients, num_labels).argmax(axis=1)
-    owner = np.repeat(np.arange(num_clients), arrays.sizes)
-    right = predicted[owner] == judged
-    among = {"accuracy": np.ones(len(judged), bool)}
-    if num_labels <= 2:
-        among |= {"sensitivity": judged == 1, "specificity": judged == 0}
-    pooled, per_client = {}, {}
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
-        for name, counted in among.items():
-            top = np.bincount(owner, right & counted, num_clients)
-            bottom = np.bincount(owner, counted, num_clients)
-            per_client[name] = top / bottom
-            pooled[name] = np.asarray(top.sum() / bottom.sum())
-    return Evaluation(split, 0, pooled, per_client)
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -207,24 +176,41 @@ def _every_model(
     arrays = dataset.splits().get(split)
     if arrays is None or arrays.num_examples == 0:
         raise ValueError(f"choose_on must have examples, but {dataset.name} has no {split!r}.")
-    size = min(_BATCH_SIZE, arrays.num_examples)
+    # Minibatches as in evaluations, of one client each: risks are compared within them.
+    size = min(_BATCH_SIZE, int(arrays.sizes.max()))
+    owner, rows, masks = _minibatches(arrays, size)
     num_models = jax.tree.leaves(models)[0].shape[0]
-    mask = jnp.ones(size, bool)  # padding gets no owner below
+    piece = min(len(owner), max(1, _EXAMPLES_AT_ONCE // size))
 
     @jax.jit
-    def of_all(models: Variables, examples: PyTree) -> dict[str, tuple[jax.Array, jax.Array]]:
-        batch = Batch(examples, mask, jnp.float32(size), jax.random.key(0))
-        return jax.lax.map(lambda variables: task.metrics(variables, batch), models)
+    def of_all(
+        models: Variables, examples: PyTree, masks: jax.Array
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        def of_one(variables: Variables, examples: PyTree, mask: jax.Array) -> PyTree:
+            batch = Batch(examples, mask, jnp.sum(mask, dtype=jnp.float32), jax.random.key(0))
+            return jax.tree.map(batch.masked_sum, task.metrics(variables, batch))
 
-    owner = np.repeat(np.arange(arrays.num_clients), arrays.sizes)
+        of_minibatches = jax.vmap(of_one, (None, 0, 0))
+        return jax.lax.map(lambda variables: of_minibatches(variables, examples, masks), models)
+
     sums = {n: np.zeros((2, num_models, arrays.num_clients)) for n in task.metric_names}
-    for start in range(0, arrays.num_examples, size):
-        count = min(size, arrays.num_examples - start)
-        rows = np.minimum(np.arange(start, start + size), arrays.num_examples - 1)
-        examples = jax.tree.map(lambda x, rows=rows: np.asarray(x[rows]), arrays.examples)
+    for start in range(0, len(owner), piece):
+        count = min(piece, len(owner) - start)
+        taken = np.minimum(np.arange(start, start + piece), len(owner) - 1)
+        examples = jax.tree.map(lambda x, t=taken: np.asarray(x[rows[t]]), arrays.examples)
         whose = owner[start : start + count, None] == np.arange(arrays.num_clients)
-        for name, parts in of_all(models, examples).items():
+        for name, parts in of_all(models, examples, masks[taken]).items():
             for total, part in zip(sums[name], parts, strict=True):
                 total += np.asarray(part, np.float64)[:, :count] @ whose
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN: not defined
         return {name: top / bottom for name, (top, bottom) in sums.items()}
+
+
+def _minibatches(arrays: ClientArrays, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Owner `[M]`, rows `[M, size]` and mask `[M, size]` of everybody's minibatches."""
+    count = -(-arrays.sizes // size)
+    owner = np.repeat(np.arange(arrays.num_clients), count)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    place = number[:, None] * size + np.arange(size)
+    last = arrays.sizes[owner, None] - 1
+    return owner, arrays.offsets[owner, None] + np.minimum(place, last), place <= last

@@ -16,10 +16,15 @@ from matplotlib.ticker import MaxNLocator
 from fedjax_med.reporting.baselines import wilson_interval
 from fedjax_med.reporting.palette import INK, MUTED, client_style
 from fedjax_med.reporting.summary import METHODS, shown_clients, value_of
+from fedjax_med.reporting.words import (
+    axis_label,
+    has_wilson_interval,
+    is_share,
+    metric_words,
+)
 
 # Shapes tell the methods apart, colours the clients.
-_MARKERS = {"majority": "x", "local_only": "s", "best_site": "^", "federated": "o", "pooled": "D"}
-_UNITS = {"loss": "mean loss [nats]", "mse": "mean squared error"}
+_MARKERS = {"no_model": "x", "local_only": "s", "best_site": "^", "federated": "o", "pooled": "D"}
 
 STYLE: dict[Any, Any] = {  # matplotlib types the names of its settings one by one
     "font.family": "sans-serif",
@@ -46,9 +51,9 @@ STYLE: dict[Any, Any] = {  # matplotlib types the names of its settings one by o
 
 
 def learning_curves(result: Mapping[str, Any]) -> str:
-    """Loss and main metric on the test examples over the rounds, a line per client."""
+    """Main metric, and loss (or its like), on the test examples over the rounds, a line per client."""
     curves = result["curves"]
-    metrics = [m for m in ("loss", result["main_metric"]) if m in curves["pooled"]]
+    metrics = [m for m in ("loss", "mse", result["main_metric"]) if m in curves["pooled"]]
     rounds = curves["rounds"]
     names = [client["name"] for client in result["clients"]]
     shown, hidden = shown_clients(result)
@@ -69,11 +74,11 @@ def learning_curves(result: Mapping[str, Any]) -> str:
                     axes.plot(rounds, values[:, index], dashes, color=colour, lw=1.6, marker=marker)
             pooled = _array(curves["pooled"][metric])
             axes.plot(rounds, pooled, "-", color=INK, lw=2.6, marker=marker)
-            axes.set_title(f"Test {metric}")
+            axes.set_title(f"Test {metric_words(metric)}")
             axes.set_xlabel("federated rounds")
-            axes.set_ylabel(_axis_label(metric))
+            axes.set_ylabel(axis_label(metric))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            if _is_share(metric):
+            if is_share(metric):
                 everything = np.append(values, pooled)
                 low, high = np.nanmin(everything) - 0.05, np.nanmax(everything) + 0.05
                 axes.set_ylim(max(-0.02, low), min(1.02, high))
@@ -117,7 +122,7 @@ def final_metrics(result: Mapping[str, Any]) -> str:
                     continue
                 y = place + offsets[method]
                 federated = method == "federated"
-                if federated and _is_share(metric):
+                if federated and has_wilson_interval(result, metric):
                     low, high = wilson_interval(value, count)
                     axes.plot([low, high], [y, y], "-", color=colour, lw=2, alpha=0.5)
                 axes.plot(
@@ -135,11 +140,11 @@ def final_metrics(result: Mapping[str, Any]) -> str:
         axes.invert_yaxis()
         axes.axhline(0.5, color=MUTED, lw=0.8)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{_axis_label(metric)} on test patients")
-        if _is_share(metric):
+        axes.set_xlabel(f"{axis_label(metric)} on test patients")
+        if is_share(metric):
             low, _ = axes.get_xlim()
             axes.set_xlim(max(-0.02, low), 1.02)
-        axes.set_title(f"Final {metric}")
+        axes.set_title(f"Final {metric_words(metric)}")
         handles = [
             Line2D(
                 [],
@@ -153,20 +158,12 @@ def final_metrics(result: Mapping[str, Any]) -> str:
             )
             for name in methods
         ]
-        if _is_share(metric):
+        if has_wilson_interval(result, metric):
             handles.append(
                 Line2D([], [], color=INK, lw=2, alpha=0.5, label="95 % interval (federated)")
             )
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         return as_svg(figure, "final")
-
-
-def _axis_label(metric: str) -> str:
-    return _UNITS.get(metric, f"{metric} (share, 0 to 1)" if _is_share(metric) else metric)
-
-
-def _is_share(metric: str) -> bool:
-    return metric in ("accuracy", "sensitivity", "specificity")
 
 
 def _array(values: Any) -> np.ndarray:

@@ -6,37 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_med.reporting import page
+from fedjax_med.reporting import page, words
 from fedjax_med.reporting.baselines import wilson_interval
 from fedjax_med.reporting.files import write_text
 from fedjax_med.reporting.palette import LABELS
+from fedjax_med.reporting.performance_section import performance_section
+from fedjax_med.reporting.preprocessing_section import preprocessing_section
 from fedjax_med.reporting.summary import METHODS, best_methods, best_of, shown_clients, value_of
 
 # Below this, a share moves by more than 3 % when one patient is judged differently.
 _FEW_PATIENTS = 30
-
-_EXPLAINED = {
-    "majority": "no model: always the diagnosis most frequent among the hospital's own training "
-    "patients",
-    "local_only": "each hospital trains a model on its own patients and shares nothing",
-    "best_site": "the one model of these that is best for all hospitals' training patients, used "
-    "everywhere",
-    "federated": "the shared model of this run; patients never leave their hospital",
-    "pooled": "one model trained on the patients of all hospitals in one place, which privacy "
-    "often forbids",
-}
-_METRICS_EXPLAINED = {
-    "accuracy": "share of patients classified correctly",
-    "sensitivity": "share of the patients with the condition who are found",
-    "specificity": "share of the patients without it who are left alone",
-    "loss": "mean logarithmic loss in nats, lower is better; it also judges probabilities",
-}
-_TIMES = {  # key in the timings: words, colour
-    "compile_s": ("compiling", "#0072B2"),
-    "run_s": ("federated rounds", "#009E73"),
-    "evaluate_s": ("evaluation", "#E69F00"),
-    "checkpoint_s": ("checkpoints", "#CC79A7"),
-}
 
 
 def write_report(
@@ -75,7 +54,12 @@ def render_report(
         page.section("Learning curves", _curves(result, figures.learning_curves(result))),
         page.section("Final results", _finals(result, figures.final_metrics(result))),
         page.section("The data", data_section(result["dataset"], result["clients"])),
-        page.section("Time and use of the machine", _performance(result)),
+        *(
+            [page.section("Preprocessing", preprocessing_section(result["preprocessing"]))]
+            if result["preprocessing"]
+            else []
+        ),
+        page.section("Time and use of the machine", performance_section(result)),
         page.section("Configuration", page.pairs(_options(configuration), "pairs two")),
         page.section("Made with", page.pairs((k, page.shown(v)) for k, v in versions.items())),
     ]
@@ -97,8 +81,13 @@ def _header(result: Mapping[str, Any], title: str) -> str:
         f'<p class="muted">Simulated federated learning &middot; {page.text(when)}</p>'
         f'<p class="lead">{_plain_summary(result)}</p>'
         f'<div class="cards">{"".join(cards)}</div>'
-        f'<p class="muted">{page.text(metric.capitalize())} over all {count:,} test patients.</p>'
+        f'<p class="muted">{page.text(words.metric_heading(metric))} over all {count:,} test '
+        f"patients{_direction(result, metric)}.</p>"
     )
+
+
+def _direction(result: Mapping[str, Any], metric: str) -> str:
+    return "" if result["higher_is_better"][metric] else "; lower is better"
 
 
 def _plain_summary(result: Mapping[str, Any]) -> str:
@@ -109,10 +98,10 @@ def _plain_summary(result: Mapping[str, Any]) -> str:
     value = value_of(result, "federated", metric, None)
     rounds = result["rounds"]
     text = (
-        f"Federated model: {metric} <strong>{page.number(value)}</strong> over {count:,} test "
+        f"Federated model: {page.text(words.metric_words(metric))} <strong>{page.number(value)}</strong> over {count:,} test "
         f"patients of {len(clients):,} hospitals"
     )
-    if metric == "accuracy" and value is not None:
+    if words.has_wilson_interval(result, metric) and value is not None:
         low, high = wilson_interval(value, count)
         text += f" (95&nbsp;% interval {low:.2f} to {high:.2f})"
     text += f", after {rounds:,} round{'s' * (rounds != 1)}."
@@ -124,14 +113,14 @@ def _plain_summary(result: Mapping[str, Any]) -> str:
             f"{page.text(worst['client'])}, has {page.number(worst['value'])}."
         )
     compared = []
-    for method, words in (
+    for method, sentence in (
         ("local_only", "each hospital alone reaches"),
-        ("pooled", "training on all patients pooled"),
-        ("majority", "always predicting the hospital's most frequent diagnosis"),
+        ("pooled", "training on all patients pooled gives"),
+        ("no_model", f"{words.no_model(result['kind'])} gives"),
     ):
-        other = method in result["final"] and value_of(result, method, metric, None)
-        if other:
-            compared.append(f"{words} {page.number(other)}")
+        other = value_of(result, method, metric, None) if method in result["final"] else None
+        if other is not None:
+            compared.append(f"{sentence} {page.number(other)}")
     if compared:
         sentence = "; ".join(compared)
         text += f" {sentence[0].upper()}{sentence[1:]}."
@@ -177,22 +166,31 @@ def _finals(result: Mapping[str, Any], svg: str) -> str:
     methods = [name for name in METHODS if name in result["final"]]
     others = [name for name in result["higher_is_better"] if name != metric]
     explained = "".join(
-        f"<dt>{page.text(METHODS[name])}</dt><dd>{page.text(_EXPLAINED[name])}</dd>"
+        f"<dt>{page.text(METHODS[name])}</dt>"
+        f"<dd>{page.text(words.method_explained(name, result['kind']))}</dd>"
         for name in methods
     )
     note = ""
     few = [c["name"] for c in result["clients"] if c["test"] < _FEW_PATIENTS]
     if few:
-        note = (
-            f'<p class="note">&dagger; Fewer than {_FEW_PATIENTS} test patients: a single patient '
-            "moves these values by more than 3&nbsp;%, so differences there say little.</p>"
+        moves = (
+            "a single patient moves these values by more than 3&nbsp;%, so differences"
+            if words.is_share(metric)
+            else "differences"
         )
+        note = (
+            f'<p class="note">&dagger; Fewer than {_FEW_PATIENTS} test patients: {moves} there say '
+            "little.</p>"
+        )
+    chance = (
+        " Differences well inside the 95&nbsp;% interval may be chance."
+        * words.has_wilson_interval(result, metric)
+    )
     return (
         f'<dl class="pairs">{explained}</dl>'
-        f"{page.figure(svg, f'Final {metric} of every hospital beside the baselines')}"
+        f"{page.figure(svg, f'Final {words.metric_words(metric)} of every hospital beside the baselines')}"
         f"{_metric_table(result, metric, methods)}{note}"
-        '<p class="note">Best values of a row are highlighted, ties included. Differences well '
-        "inside the 95&nbsp;% interval may be chance.</p>"
+        f'<p class="note">Best values of a row are highlighted, ties included.{chance}</p>'
         f'<div class="grid">{"".join(_metric_table(result, m, methods) for m in others)}</div>'
     )
 
@@ -202,7 +200,7 @@ def _metric_table(result: Mapping[str, Any], metric: str, methods: list[str]) ->
     names = [client["name"] for client in result["clients"]]
     head = "".join(f'<th scope="col">{page.text(METHODS[name])}</th>' for name in methods)
     main = metric == result["main_metric"]
-    with_interval = metric == "accuracy"
+    with_interval = main and words.has_wilson_interval(result, metric)
     if main:
         head = '<th scope="col">test patients</th>' + head
     if with_interval:
@@ -225,10 +223,12 @@ def _metric_table(result: Mapping[str, Any], metric: str, methods: list[str]) ->
     if len(names) > 1:
         rows += _rows_over_hospitals(result, metric, methods, before=main, after=with_interval)
     more = f'<p class="note">The {hidden:,} smaller clients are in result.json.</p>' * bool(hidden)
-    explained = _METRICS_EXPLAINED.get(metric)
-    about = f'<p class="note">{page.text(explained.capitalize())}.</p>' if explained else ""
+    explained = words.explained(metric, result["kind"])
+    about = ""
+    if explained:
+        about = f'<p class="note">{page.text(explained[0].upper() + explained[1:])}.</p>'
     return (
-        f"<section><h3>{page.text(metric.capitalize())}</h3>{about}"
+        f"<section><h3>{page.text(words.metric_heading(metric))}</h3>{about}"
         f'<div class="scroll"><table><thead><tr><th scope="col">Hospital</th>'
         f"{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>{more}</section>"
@@ -267,11 +267,11 @@ def _interval(share: float | None, count: int) -> str:
 
 
 def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> str:
-    """Patients and diagnoses of every hospital, and where the data is from.
+    """Patients and outcomes of every hospital, and where the data is from.
 
     Args:
-      data: licence, source and citation.
-      clients: of `FederatedDataset.summary`.
+      data: licence, source and citation; may have the `outcome` of everybody.
+      clients: of `FederatedDataset.summary`; may have the `outcome` of each.
     """
     shown, hidden = shown_clients({"clients": clients})
     names = [client["name"] for client in clients]
@@ -279,19 +279,23 @@ def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) 
     splits = [s for s in ("train", "validation", "test") if any(c[s] for c in clients)]
     head = "".join(f'<th scope="col">{s}</th>' for s in splits)
     head += "".join(f'<th scope="col">{page.text(label)}</th>' for label in labels)
-    head += '<th scope="col">mix of diagnoses</th>' * bool(labels)
+    head += '<th scope="col">mix of outcomes</th>' * bool(labels)
+    told = data.get("outcome") or {}
+    head += "".join(f'<th scope="col">{page.text(name)}</th>' for name in told)
     rows = []
     for client in shown:
         cells = "".join(f"<td>{client[s]:,}</td>" for s in splits)
         cells += "".join(f"<td>{client['label_counts'][label]:,}</td>" for label in labels)
         if labels:
             cells += f"<td>{_mix(client['label_counts'])}</td>"
+        cells += "".join(_told(client["outcome"][name]) for name in told)
         label = page.client(client["name"], names.index(client["name"]))
         rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
     total = "".join(f"<td>{sum(c[s] for c in clients):,}</td>" for s in splits)
     counts = {k: sum(c["label_counts"][k] for c in clients) for k in labels}
     total += "".join(f"<td>{counts[label]:,}</td>" for label in labels)
     total += f"<td>{_mix(counts)}</td>" * bool(labels)
+    total += "".join(_told(value) for value in told.values())
     rows.append(f'<tr class="total"><th scope="row">All patients</th>{total}</tr>')
     legend = "".join(
         f"<li>{page.swatch(LABELS[i % len(LABELS)])}{page.text(label)}</li>"
@@ -307,6 +311,11 @@ def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) 
     )
 
 
+def _told(value: int | float) -> str:
+    """A cell with a number of patients, or with a quantity."""
+    return f"<td>{value:,}</td>" if isinstance(value, int) else f"<td>{page.number(value)}</td>"
+
+
 def _mix(counts: Mapping[str, int]) -> str:
     total = sum(counts.values()) or 1
     parts = "".join(
@@ -317,74 +326,5 @@ def _mix(counts: Mapping[str, int]) -> str:
     return f'<span class="bar mix" role="img" aria-label="{page.text(words)}">{parts}</span>'
 
 
-def _performance(result: Mapping[str, Any]) -> str:
-    speed = result["performance"]
-    timings = speed["timings_s"]
-    total = timings["total_s"]
-    known = {words: (timings[key], colour) for key, (words, colour) in _TIMES.items()}
-    rest = max(0.0, total - sum(seconds for seconds, _ in known.values()))
-    known["preparing and other"] = (rest, "#9aa5b1")
-    parts = "".join(
-        f'<span style="width:{100 * seconds / total:.2f}%;background:{colour}" '
-        f'title="{page.text(words)}"></span>'
-        for words, (seconds, colour) in known.items()
-    )
-    legend = "".join(
-        f"<li>{page.swatch(colour)}{page.text(words)} {_seconds(seconds)} "
-        f"({100 * seconds / total:.0f}&nbsp;%)</li>"
-        for words, (seconds, colour) in known.items()
-    )
-    before = speed["rounds_before"]
-    resumed = (
-        f'<p class="note">This run was resumed after {before:,} rounds; times are of the rest.</p>'
-        * bool(before)
-    )
-    fraction = speed["useful_fraction"]
-    useful = '<p class="note">No rounds were left to run, so it was not measured.</p>'
-    if fraction is not None:
-        useful = (
-            '<div class="bar" role="img" '
-            f'aria-label="{100 * fraction:.0f} % useful">'
-            f'<span style="width:{100 * fraction:.2f}%;background:#009E73"></span></div>'
-            f'<ul class="legend"><li>{page.swatch("#009E73")}training a hospital '
-            f"{100 * fraction:.1f}&nbsp;%</li><li>{page.swatch('#e4e7eb')}waiting for the longest lane "
-            f"{100 * (1 - fraction):.1f}&nbsp;%</li></ul>"
-        )
-    per_round = speed["seconds_per_round_median"]
-    memory = speed["memory_bytes"]
-    facts = [
-        ("time per round, median", "not measured" if per_round is None else _seconds(per_round)),
-        ("devices", speed["placement"]),
-        ("lanes per device", f"{speed['lanes']:,}"),
-    ]
-    if memory:
-        needed = memory.get("arguments", 0) + memory.get("temporaries", 0)
-        facts.append(("memory of the training program", f"{_bytes(needed)} per device"))
-    return (
-        f'<div class="grid"><section><h3>Time split: {_seconds(total)} in all</h3>'
-        f'<div class="bar" role="img" aria-label="time split">{parts}</div>'
-        f'<ul class="legend">{legend}</ul>{resumed}</section>'
-        f"<section><h3>Useful fraction of the lanes</h3>{useful}</section></div>"
-        f'{page.pairs(facts)}<p class="note">Baselines are not included.</p>'
-    )
-
-
 def _options(configuration: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     return ((name.replace("_", " "), page.shown(value)) for name, value in configuration.items())
-
-
-def _seconds(seconds: float) -> str:
-    if seconds >= 100:
-        return f"{seconds / 60:,.1f} min"
-    if seconds >= 0.1:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    return f"{1000 * seconds:.2g} ms"
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} GiB"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedjax_med.data import FederatedDataset
 from fedjax_med.engine import Evaluation, Run, Task
+from fedjax_med.tasks.kinds import Kind
 
 # The order of every table and figure, and the words they use.
 METHODS = {
-    "majority": "majority",
+    "no_model": "no model",
     "local_only": "local only",
     "best_site": "best single site",
     "federated": "federated",
@@ -23,6 +24,12 @@ METHODS = {
 }
 # Clients that are shown one by one; of more, the largest.
 MAX_SHOWN = 12
+_MAIN_METRICS = ("accuracy", "mae", "c_index")
+
+
+def main_metric(names: Sequence[str]) -> str:
+    """Of a task's metrics the one that everything is compared by."""
+    return next((name for name in _MAIN_METRICS if name in names), names[0])
 
 
 def summarise(
@@ -31,9 +38,11 @@ def summarise(
     task: Task,
     baselines: Mapping[str, Evaluation],
     *,
+    kind: Kind,
     algorithm: str,
     started: str,
     rounds_before: int = 0,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The result of a run and its baselines; undefined metrics are None.
 
@@ -42,10 +51,13 @@ def summarise(
       dataset: the clients.
       task: what was learned.
       baselines: evaluations by the names of `METHODS`.
+      kind: of the outcome.
       algorithm: its name.
       started: when the run began, ISO 8601.
       rounds_before: rounds that had been done when the run was resumed, whose times are not
         in `run.timings`.
+      preprocessing: what was done to the columns and what left every hospital for it, JSON-able;
+        None if nothing.
 
     Raises:
       ValueError: if the run has no evaluation of the test examples.
@@ -63,13 +75,16 @@ def summarise(
             "source": dataset.source,
             "citation": dataset.citation,
             "label_names": list(dataset.label_names),
+            "outcome": outcome_of(_outcomes(dataset), kind, dataset.label_names),
         },
+        "kind": kind,
         "algorithm": algorithm,
         "started": started,
         "rounds": run.rounds,
-        "main_metric": "accuracy" if "accuracy" in higher else task.metric_names[0],
+        "main_metric": main_metric(task.metric_names),
         "higher_is_better": higher,
-        "clients": dataset.summary(),
+        "clients": _clients(dataset, kind),
+        "preprocessing": preprocessing,
         "final": {
             name: _final(final[name], dataset.client_names, higher)
             for name in METHODS
@@ -97,6 +112,46 @@ def summarise(
             "rewritten": run.rewritten,
         },
     }
+
+
+def outcome_of(
+    outcomes: Sequence[Mapping[str, Any]], kind: Kind, label_names: Sequence[str] = ()
+) -> dict[str, int | float]:
+    """What is told of outcomes beside the counts of classes: numbers by what they are.
+
+    Args:
+      outcomes: examples of some splits, without features.
+      kind: of the outcome.
+      label_names: of several labels.
+    """
+    if kind == "survival":
+        return {"events": sum(int(np.sum(part["event"])) for part in outcomes)}
+    if kind not in ("regression", "multilabel"):
+        return {}
+    y = np.concatenate([part["y"] for part in outcomes]).astype(np.float64)
+    if kind == "regression":
+        return {"mean outcome": float(y.mean()), "standard deviation": float(y.std())}
+    named = len(label_names) == y.shape[1]
+    names = label_names if named else [f"label {i}" for i in range(y.shape[1])]
+    return {name: int(count) for name, count in zip(names, y.sum(axis=0), strict=True)}
+
+
+def _outcomes(dataset: FederatedDataset, client: int | None = None) -> list[dict[str, Any]]:
+    """The examples of a client, or of everybody, without features."""
+    return [
+        {key: leaf for key, leaf in examples.items() if key in ("y", "event")}
+        for arrays in dataset.splits().values()
+        for examples in [arrays.examples if client is None else arrays.client(client)]
+    ]
+
+
+def _clients(dataset: FederatedDataset, kind: Kind) -> list[dict[str, Any]]:
+    """`FederatedDataset.summary`, and what else there is to tell of outcomes."""
+    clients = dataset.summary()
+    if kind in ("regression", "multilabel", "survival"):
+        for number, client in enumerate(clients):
+            client["outcome"] = outcome_of(_outcomes(dataset, number), kind, dataset.label_names)
+    return clients
 
 
 def shown_clients(result: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:

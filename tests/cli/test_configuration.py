@@ -15,6 +15,28 @@ def test_defaults_depend_on_the_dataset():
     assert (synthetic.rounds, synthetic.cohort, synthetic.batch_size) == (200, "100", 8)
 
 
+def test_defaults_depend_on_the_kind_of_outcome():
+    own = [resolve("own", RunOptions(), kind) for kind in ("binary", "survival")]
+    assert [(c.batch_size, c.client_lr) for c in own] == [(16, 0.03), (0, 0.1)]
+    # What was found for a dataset comes before what is good for its kind.
+    assert resolve("synthetic", RunOptions(), "survival").batch_size == 8
+    assert resolve("own", RunOptions(batch_size=4), "survival").batch_size == 4
+
+
+@pytest.mark.parametrize(
+    "model, hidden, impute",
+    [
+        ("linear", (), "median"),
+        ("mlp", (32, 16), "median"),
+        ("embeddings", (32, 16), None),
+        ("transformer", (), None),
+    ],
+)
+def test_models_that_take_missing_values_are_given_them(model, hidden, impute):
+    config = resolve("own", RunOptions(model=model))
+    assert (config.hidden, config.impute, config.standardize) == (hidden, impute, "global")
+
+
 def test_long_runs_do_not_spend_their_time_on_checkpoints():
     every = [resolve("breast-cancer", RunOptions(rounds=n)).checkpoint_every for n in (9, 10_000)]
     assert every == [50, 500]
@@ -77,6 +99,8 @@ def test_other_cohorts_are_refused(text):
         ({"server_optimizer": "adam", "algorithm": "fedyogi"}, ("--server-optimizer", "fedyogi")),
         ({"momentum": 0.5, "client_optimizer": "adam"}, ("--momentum", "adam")),
         ({"hidden": "8", "model": "linear"}, ("--hidden", "mlp")),
+        ({"hidden": "8", "model": "transformer"}, ("--hidden", "mlp and embeddings")),
+        ({"impute": "mean", "model": "transformer"}, ("--impute mean", "takes missing values")),
         ({"hidden": "8,x"}, ("--hidden", "8,x")),
         ({"local_epochs": 1, "local_steps": 1}, ("--local-epochs", "--local-steps")),
         ({"splits": 2, "placement": "pmap"}, ("--splits", "pmap")),

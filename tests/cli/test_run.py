@@ -58,6 +58,7 @@ def test_folder_holds_all_parts(finished):
     assert names == {
         "config.json",
         "versions.json",
+        "preprocessing.json",
         "metrics.jsonl",
         "checkpoints",
         "result.json",
@@ -75,7 +76,7 @@ def test_folder_holds_all_parts(finished):
 
 def test_result_has_every_hospital_and_method(finished):
     result = json.loads((finished / "result.json").read_text())
-    methods = ["majority", "local_only", "best_site", "federated", "pooled"]
+    methods = ["no_model", "local_only", "best_site", "federated", "pooled"]
     assert list(result["final"]) == methods
     hospitals = [client["name"] for client in result["clients"]]
     assert hospitals == [f"Hospital {letter}" for letter in "ABCDE"]
@@ -151,8 +152,10 @@ def test_same_parameters_as_the_library(finished):
     import optax
 
     from fedjax_med import algorithms, datasets, engine, models, tasks
+    from fedjax_med.preprocessing import Preprocessor
 
-    dataset = datasets.load("breast-cancer")
+    raw = datasets.load("breast-cancer", standardize=None)
+    dataset = Preprocessor.fit(raw).apply(raw)
     task = tasks.binary_classification(models.linear(), dataset.train.examples)
     run = simulate(
         algorithms.fed_avg(task.gradient, optax.sgd(0.03)),
@@ -387,12 +390,120 @@ def test_missing_values_are_counted_by_check(command, tmp_path):
     assert "dataset is sound: 2 clients, 32 examples, 1.6% of the values of x missing" in out
 
 
-def test_a_folder_with_own_data_runs(command, tmp_path):
-    dataset, _ = damaged("missing")
-    dataset.map_examples(lambda e: {**e, "x": np.nan_to_num(e["x"])}).save(tmp_path / "own")
-    assert command("run", "own", "--rounds", "2", "--output", "r", "--quiet")[0] == 0
+def test_missing_values_are_filled_in_by_what_the_folder_keeps(command, tmp_path):
+    from fedjax_med.data import FederatedDataset
+    from fedjax_med.preprocessing import Preprocessor
+
+    damaged("missing")[0].save(tmp_path / "own")
+    run = ("run", "own", "--output", "r", "--quiet")
+    assert command(*run, "--rounds", "2", "--impute", "mean")[0] == 0
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert [client["name"] for client in result["clients"]] == ["North", "South"]
+    assert result["preprocessing"]["columns"] == 2
+    stored = tmp_path / "r" / "preprocessing.json"
+    fitted = Preprocessor.load(stored)
+    x = FederatedDataset.load(tmp_path / "own").train.examples["x"]
+    np.testing.assert_allclose(fitted.imputer.fill, np.nanmean(np.float64(x), axis=0))
+    stored.unlink()
+    before = snapshot(tmp_path / "r")
+    assert_refused(command(*run, "--resume"), "preprocessing.json", "no file")
+    assert snapshot(tmp_path / "r") == before
+
+
+def own_table(kind):
+    """Two hospitals with some missing values and outcomes of a kind, in natural units."""
+    from fedjax_med.data import FederatedDataset
+
+    rng = np.random.default_rng(0)
+
+    def patients(n, level):
+        x = np.float32(rng.normal(60, 10, (n, 2)))
+        risk = np.float32((x[:, 0] - 60) / 10)
+        x[:: n // 3, 1] = np.nan
+        if kind == "survival":
+            time = np.float32(rng.exponential(np.exp(-2 * risk)))
+            return {"x": x, "time": time, "event": np.int32(rng.random(n) < 0.8)}
+        if kind == "multilabel":
+            return {"x": x, "y": np.int32(np.stack([risk > 0, risk > 1, risk < 0], axis=1))}
+        return {"x": x, "y": np.float32(level + 40 * risk)}
+
+    sizes = {"North": (40, 1000), "South": (20, 1100)}
+    return FederatedDataset.from_clients(
+        {name: patients(*size) for name, size in sizes.items()},
+        test={name: patients(*size) for name, size in sizes.items()},
+        feature_names=("age", "pressure"),
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, options, metric",
+    [
+        # A model that has hardly moved predicts the mean of all training patients.
+        ("regression", ("--client-lr", "1e-9", "--standardize", "per-client"), "mae"),
+        ("survival", ("--model", "embeddings", "--hidden", "4"), "c_index"),
+        ("multilabel", ("--combat", "--batch-size", "0"), "accuracy"),
+    ],
+)
+def test_every_kind_of_outcome_runs(command, tmp_path, kind, options, metric):
+    dataset = own_table(kind)
+    dataset.save(tmp_path / "own")
+    run = ("run", "own", "--rounds", "2", "--output", "r", *options)
+    status, out, err = command(*run)
+    assert status == 0 and f"{metric} on test patients" in out, err
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert (result["kind"], result["main_metric"]) == (kind, metric)
+    assert list(result["final"]) == ["no_model", "local_only", "best_site", "federated", "pooled"]
+    values = [final["pooled"][metric] for final in result["final"].values()]
+    assert np.isfinite(values).all()
+    used = json.loads((tmp_path / "r" / "config.json").read_text())["options"]
+    assert used["batch_size"] == (16 if kind == "regression" else 0)
+    assert used["impute"] == (None if kind == "survival" else "median")
+    text = (tmp_path / "r" / "report.html").read_text()
+    assert "diagnos" not in text and "What left" not in text and "Preprocessing" in text
+    if kind == "regression":
+        y = dataset.test.examples["y"] - np.mean(dataset.train.examples["y"], dtype=np.float64)
+        assert values[3] == pytest.approx(np.abs(y).mean(), rel=1e-5)
+        owner = np.repeat([0, 1], dataset.train.sizes)
+        own = [dataset.train.client(i)["y"].mean() for i in (0, 1)]
+        y = dataset.test.examples["y"] - np.array(own)[owner]
+        assert values[0] == pytest.approx(np.abs(y).mean(), rel=1e-5)
+        assert result["preprocessing"]["target"]["center"] > 1000
+    elif kind == "survival":
+        assert values[0] == 0.5
+        assert [client["outcome"]["events"] for client in result["clients"]] == [
+            sum(int(part.client(i)["event"].sum()) for part in dataset.splits().values())
+            for i in (0, 1)
+        ]
+
+
+def test_all_patients_of_a_hospital_at_once():
+    from fedjax_med.cli import training
+    from fedjax_med.cli.configuration import resolve
+    from fedjax_med.cli.options import RunOptions
+    from fedjax_med.cli.preparation import Prepared
+    from fedjax_med.preprocessing import Preprocessor
+
+    dataset = own_table("multilabel")
+    prepared = Prepared(dataset, Preprocessor.fit(dataset), "multilabel", 0.0, 1.0)
+    options = RunOptions(model="embeddings", batch_size=0, splits=3)
+    work = training.build(resolve("own", options), prepared).local_work
+    assert work.batch_size == 42  # the largest hospital has 40, of which each device takes 14
+
+
+def test_examples_that_are_no_table_are_refused(command, tmp_path):
+    from fedjax_med.data import FederatedDataset
+
+    images = {"x": np.zeros((4, 2, 2), np.float32), "y": np.int32([0, 1, 0, 1])}
+    dataset = FederatedDataset.from_clients({"a": images}, test={"a": images})
+    dataset.save(tmp_path / "images")
+    words = ("x of dataset must be floating [N, features]", "[4, 2, 2]")
+    assert_refused(command("run", "images"), *words)
+    dataset.map_examples(lambda e: {"x": e["x"]}).save(tmp_path / "unlabelled")
+    assert_refused(command("run", "unlabelled"), "must have 'y', or 'time' and 'event'")
+    few = {"x": np.ones((3, 2), np.float32), "y": np.int32([0, 1, 0])}
+    FederatedDataset.from_clients({"a": few}, test={"a": few}).save(tmp_path / "few")
+    assert_refused(command("run", "few"), "no column", "5 training values")
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "unlabelled", "few"}
 
 
 def test_a_changed_data_file_is_refused(command, tmp_path, shared_data_dir):
@@ -463,7 +574,7 @@ def test_a_folder_that_cannot_be_made(command, tmp_path):
 def test_faults_keep_their_traceback(command, monkeypatch, error):
     from fedjax_med.cli import run
 
-    def broken(*args):
+    def broken(*args, **options):
         raise error("a fault")
 
     monkeypatch.setattr(run, "check", broken)

@@ -1,60 +1,22 @@
 import math
 
+import jax
 import numpy as np
 import optax
 import pytest
 
 from fedjax_med import datasets, models, tasks
 from fedjax_med.data import FederatedDataset
-from fedjax_med.engine import epochs
+from fedjax_med.engine import Variables, epochs
 from fedjax_med.engine.evaluate import evaluate
 from fedjax_med.reporting.baselines import (
+    _every_model,
     best_site_baseline,
     local_only_baseline,
-    majority_baseline,
     pooled_baseline,
     train_alone,
     wilson_interval,
 )
-
-
-def labelled(**labels):
-    def examples(y):
-        return {"x": np.zeros((len(y), 1), np.float32), "y": np.asarray(y, np.int32)}
-
-    train = {name: examples(y) for name, (y, _) in labels.items()}
-    test = {name: examples(y) for name, (_, y) in labels.items()}
-    return FederatedDataset.from_clients(train, test=test)
-
-
-def test_majority_is_of_the_clients_own_training_labels():
-    dataset = labelled(
-        ill=([1, 1, 0], [1, 1, 0, 1]),
-        well=([0, 0, 1], [0, 1]),
-        tie=([0, 1], [0, 0]),  # of equally frequent labels the smaller one
-        untested=([1], []),
-    )
-    got = majority_baseline(dataset)
-    np.testing.assert_array_equal(got.per_client["accuracy"], [3 / 4, 1 / 2, 1, math.nan])
-    np.testing.assert_array_equal(got.per_client["sensitivity"], [1, 0, math.nan, math.nan])
-    np.testing.assert_array_equal(got.per_client["specificity"], [0, 1, 1, math.nan])
-    assert got.pooled["accuracy"] == 6 / 8
-    assert got.pooled["sensitivity"] == 3 / 4
-    assert "loss" not in got.pooled
-
-
-def test_majority_of_several_classes_has_accuracy_only():
-    got = majority_baseline(labelled(a=([2, 2, 0], [2, 1]), b=([1], [1])))
-    assert list(got.pooled) == ["accuracy"]
-    np.testing.assert_array_equal(got.per_client["accuracy"], [0.5, 1])
-
-
-def test_majority_needs_integer_labels():
-    dataset = labelled(a=([0, 1], [1])).map_examples(
-        lambda e: {**e, "y": e["y"].astype(np.float32)}
-    )
-    with pytest.raises(ValueError, match="labels must be integers, got float32"):
-        majority_baseline(dataset)
 
 
 @pytest.mark.parametrize("share, count", [(0.0, 7), (0.3, 10), (0.8, 254), (1.0, 9)])
@@ -121,7 +83,7 @@ def test_pooled_is_plain_sgd_of_everybody(setting):
     np.testing.assert_allclose(got.pooled["accuracy"], right.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [100, 1000])
+@pytest.mark.parametrize("batch_size", [50, 1000])
 @pytest.mark.parametrize("metric", [None, "loss"])
 def test_the_best_site_is_the_one_whose_model_is_best_for_all(
     setting, metric, batch_size, monkeypatch
@@ -148,6 +110,29 @@ def test_the_best_site_is_the_one_whose_model_is_best_for_all(
     test = dataset.test.client(2)
     right = ((test["x"] @ models[best][0] + models[best][1]) > 0) == (test["y"] > 0)
     np.testing.assert_allclose(got.evaluation.per_client["accuracy"][2], right.mean(), rtol=1e-6)
+
+
+def test_every_model_is_judged_as_in_an_evaluation_of_survival():
+    # Risks are compared within minibatches, so these must be of one client, as evaluations have them.
+    rng = np.random.default_rng(0)
+
+    def patients(n):
+        return {
+            "x": rng.normal(size=(n, 2)).astype(np.float32),
+            "time": rng.exponential(size=n).astype(np.float32),
+            "event": rng.integers(0, 2, n).astype(np.int32),
+        }
+
+    dataset = FederatedDataset.from_clients({"a": patients(150), "b": patients(9)})
+    task = tasks.cox(models.linear(), dataset.train.examples)
+    kernels = np.float32([[0.5, -1.0], [2.0, 0.1]])
+    own = [Variables({"kernel": k[:, None], "bias": np.zeros(1, np.float32)}) for k in kernels]
+    got = _every_model(jax.tree.map(lambda *x: np.stack(x), *own), dataset, task, "train")
+    for number, variables in enumerate(own):
+        want = evaluate(variables, dataset, task=task, split="train").per_client
+        for name in ("loss", "c_index"):
+            np.testing.assert_allclose(got[name][number], want[name], rtol=1e-5)
+    assert np.ptp(got["c_index"]) > 0.05
 
 
 def test_the_best_site_needs_a_metric_of_the_task_and_examples(setting, monkeypatch):

@@ -31,7 +31,7 @@ def make_result(num_clients=3, num_evaluations=2):
         }
 
     finals = {
-        "majority": final(loss=None),
+        "no_model": final(loss=None),
         "local_only": final(),
         "federated": final(),
         "pooled": final(),
@@ -45,6 +45,8 @@ def make_result(num_clients=3, num_evaluations=2):
             "citation": "Nobody et al.",
             "label_names": ["well", "ill"],
         },
+        "kind": "binary",
+        "preprocessing": None,
         "algorithm": "fedprox",
         "started": "2026-01-02T03:04:05+00:00",
         "rounds": 4,
@@ -154,7 +156,7 @@ def test_all_parts_are_there(page):
         "Final results",
         "local only",
         "pooled",
-        "majority",
+        "no model always predicting the hospital's most frequent outcome",
         "The data",
         "ill",
         "CC BY 4.0",
@@ -202,7 +204,7 @@ def test_the_best_of_a_row_is_highlighted_ties_included():
     names = [client["name"] for client in result["clients"]]
     for method, value in (("local_only", 0.7), ("federated", 0.9), ("pooled", 0.9001)):
         result["final"][method]["per_client"][names[1]] |= {"accuracy": value, "loss": 1 - value}
-    result["final"]["majority"]["per_client"][names[1]]["accuracy"] = 0.1
+    result["final"]["no_model"]["per_client"][names[1]]["accuracy"] = 0.1
     assert best_methods(result, "accuracy", names[1]) == {"federated", "pooled"}
     assert best_methods(result, "loss", names[1]) == {"federated", "pooled"}
     result["final"] = {"federated": result["final"]["federated"]}
@@ -276,6 +278,80 @@ def test_a_report_from_the_stored_result_is_the_same_text(tmp_path, text):
     stored = json.loads(json.dumps(make_result()))
     write_report(path, stored, configuration=CONFIGURATION, versions=VERSIONS)
     assert path.read_text() == text
+
+
+def of_kind(kind, names, main):
+    """A result of another kind, with its metrics in place of those of the first."""
+    result = make_result()
+    taken = dict(zip(METRICS, names, strict=False))
+
+    def renamed(values):
+        return {taken[name]: value for name, value in values.items() if name in taken}
+
+    for final in result["final"].values():
+        for part in ("pooled", "mean", "worst"):
+            final[part] = renamed(final[part])
+        final["per_client"] = {n: renamed(v) for n, v in final["per_client"].items()}
+    for part in ("pooled", "per_client"):
+        result["curves"][part] = renamed(result["curves"][part])
+    for client in result["clients"]:
+        del client["label_counts"]
+    result |= {"kind": kind, "main_metric": main, "higher_is_better": dict.fromkeys(names, False)}
+    return result
+
+
+def test_numbers_and_times_are_not_called_diagnoses():
+    result = of_kind("regression", ("mse", "mae"), "mae")
+    result["dataset"]["outcome"] = {"mean outcome": 21.25}
+    for client in result["clients"]:
+        client["outcome"] = {"mean outcome": 30.125}
+    number = Checker(render(result)).text
+    for words in (
+        "Federated model: mean absolute error",
+        "lower is better",
+        "always predicting the hospital's mean outcome",
+        "Mean squared error",
+        "mean outcome Hospital <0> 100 10 30.125",
+        "All patients 303 110 21.250",
+    ):
+        assert words in number, words
+    result = of_kind("survival", ("loss", "c_index"), "c_index")
+    result["dataset"]["outcome"] = {"events": 1234}
+    for client in result["clients"]:
+        client["outcome"] = {"events": 5}
+    time = Checker(render(result)).text
+    for words in ("giving everybody the same risk", "C-index", "partial likelihood", "110 1,234"):
+        assert words in time, words
+    for text in (number, time):
+        for words in ("diagnos", "95 % interval", "more than 3", "classified", "frequent"):
+            assert words not in text, words
+
+
+def test_what_left_the_hospitals_is_listed():
+    result = make_result()
+    assert "Preprocessing" not in Checker(render(result)).text
+    message = {"statistic": "median", "num_bytes": 1064, "leaves": "sum", "passes": 11}
+    result["preprocessing"] = {
+        "columns": 13,
+        "features": 15,
+        "dropped": ["slope <of>"],
+        "indicators": ["chol", "fbs"],
+        "standardised": 6,
+        "harmonised": 2,
+        "target": {"center": 1.5, "scale": 0.25},
+        "messages": [message | {"shapes": {"rows": [], "counts": [19, 7]}}],
+    }
+    text = Checker(render(result)).text
+    for words in (
+        "13 columns became 15 features",
+        "too few values: slope <of>.",
+        "was missing, of chol, fbs.",
+        "ComBat harmonised 2 columns.",
+        "6 numeric features were standardised.",
+        "standard deviations (0.250) from its mean (1.500)",
+        "median rows, counts [19, 7] 1,064 11 only the sum over all hospitals",
+    ):
+        assert words in text, words
 
 
 def test_clients_look_different():

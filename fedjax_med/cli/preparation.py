@@ -1,0 +1,128 @@
+"""From a dataset in natural units to what is trained on, with all preprocessing fitted federatedly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_med import preprocessing, tasks
+from fedjax_med.cli.configuration import RunConfig
+from fedjax_med.cli.errors import UsageError
+from fedjax_med.data import DataError, FederatedDataset
+from fedjax_med.preprocessing import Message, Preprocessor
+from fedjax_med.tasks.defaults import TAKE_MISSING, check_table
+from fedjax_med.tasks.kinds import Kind
+
+
+class Prepared(NamedTuple):
+    """A dataset that a model can be trained on.
+
+    Attributes:
+      dataset: preprocessed; outcomes in natural units.
+      preprocessor: what was fitted to the training rows.
+      kind: of the outcome.
+      center: of the target of a regression, in its unit; 0 otherwise.
+      scale: of the target of a regression, in its unit; 1 otherwise.
+    """
+
+    dataset: FederatedDataset
+    preprocessor: Preprocessor
+    kind: Kind
+    center: float
+    scale: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What was done and what left every hospital for it, for the report."""
+        fitted = self.preprocessor
+        messages = list(fitted.messages)
+        if self.kind == "regression":
+            messages.append(_of_target())
+        return {
+            "columns": len(fitted.names),
+            "features": len(fitted.feature_names),
+            "dropped": list(fitted.dropped),
+            "indicators": [name for name, _ in fitted.imputer.indicators] if fitted.imputer else [],
+            "standardised": len(fitted.standardised),
+            "harmonised": len(fitted.combat.columns) if fitted.combat else 0,
+            "target": {"center": self.center, "scale": self.scale}
+            if self.kind == "regression"
+            else None,
+            "messages": [m._replace(shapes=_as_lists(m.shapes))._asdict() for m in messages],
+        }
+
+
+def kind_of_table(dataset: FederatedDataset) -> Kind:
+    """The kind of outcome of a table.
+
+    Raises:
+      DataError: if the examples are no table with an outcome that can be learned.
+    """
+    kind = tasks.kind_of(dataset)
+    # Whether values are missing is not asked here: they may be filled in.
+    check_table(_floating(dataset), TAKE_MISSING[0])
+    return kind
+
+
+def prepare(config: RunConfig, dataset: FederatedDataset, stored: Path | None = None) -> Prepared:
+    """Fits the preprocessing to the training rows, or reads what a run fitted, and applies it.
+
+    Args:
+      config: of the run.
+      dataset: in natural units, NaN where a value is missing.
+      stored: file of the preprocessor of a run that goes on, None for a new one.
+
+    Raises:
+      DataError: if the data cannot be preprocessed, or the stored preprocessor is not one of theirs.
+    """
+    kind = kind_of_table(dataset)
+    dataset = _floating(dataset)
+    fitted = _fit(config, dataset) if stored is None else _stored(stored, dataset)
+    if not fitted.feature_names:
+        raise DataError(
+            f"no column of {dataset.name} has the 5 training values that a statistic is made of."
+        )
+    center, scale = preprocessing.fit_target(dataset) if kind == "regression" else (0.0, 1.0)
+    return Prepared(fitted.apply(dataset), fitted, kind, center, scale)
+
+
+def _fit(config: RunConfig, dataset: FederatedDataset) -> Preprocessor:
+    standardize: Any = None if config.standardize == "none" else config.standardize
+    impute: Any = config.impute
+    return Preprocessor.fit(
+        dataset, impute=impute, standardize=standardize, combat=True if config.combat else None
+    )
+
+
+def _stored(path: Path, dataset: FederatedDataset) -> Preprocessor:
+    fitted = Preprocessor.load(path)
+    if fitted.sites != dataset.client_names:
+        raise UsageError(
+            f"{path} was fitted on the hospitals {', '.join(fitted.sites[:10])}, which are not those "
+            f"of {dataset.name}; it cannot be resumed."
+        )
+    return fitted
+
+
+def _floating(dataset: FederatedDataset) -> FederatedDataset:
+    """Tables of whole numbers as float32."""
+    x = dataset.train.examples.get("x")
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biu":
+        return dataset
+    return dataset.map_examples(
+        lambda examples: {**examples, "x": examples["x"].astype(np.float32)},
+        dataset.feature_names,
+    )
+
+
+def _of_target() -> Message:
+    """What `fit_target` asks of every hospital: as for a column, two passes."""
+    from fedjax_med.preprocessing.statistics import Sums
+
+    shapes = {name: () if name == "rows" else (1,) for name in Sums._fields}
+    return Message("mean and variance of the outcome", shapes, 8 * len(shapes), "sum", 2)
+
+
+def _as_lists(shapes: dict[str, tuple[int, ...]]) -> Any:
+    return {name: list(shape) for name, shape in shapes.items()}

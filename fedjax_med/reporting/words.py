@@ -1,0 +1,98 @@
+"""What the report of a run calls things; true of every kind of outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_METRICS = {
+    "accuracy": "accuracy",
+    "c_index": "C-index",
+    "exact_match": "exact match",
+    "mae": "mean absolute error",
+    "mse": "mean squared error",
+}
+_EXPLAINED = {
+    "accuracy": "share of patients classified correctly",
+    "sensitivity": "share of the patients with the condition who are found",
+    "specificity": "share of the patients without it who are left alone",
+    "loss": "mean logarithmic loss in nats, lower is better; it also judges probabilities",
+    "mae": "mean distance between prediction and outcome, in the unit of the outcome, lower is better",
+    "mse": "mean squared distance, in the squared unit of the outcome, lower is better",
+    "c_index": "of two patients of the same hospital who can be compared, how often the one with the "
+    "earlier event has the higher predicted risk; 0.5 is chance, and hospitals of more than 128 test "
+    "patients are compared in groups of 128",
+    "exact_match": "share of the patients of whom every label is right",
+}
+_OF_KIND = {
+    ("multilabel", "accuracy"): "share of all labels that are right",
+    ("multilabel", "loss"): "mean logarithmic loss of a label in nats, lower is better",
+    ("survival", "loss"): "negative log partial likelihood of a patient in nats, lower is better",
+}
+_UNITS = {
+    "mae": "[unit of the outcome]",
+    "mse": "[squared unit of the outcome]",
+    "c_index": "(0.5 is chance)",
+    "loss": "[nats]",
+}
+_NO_MODEL = {
+    "binary": "always predicting the hospital's most frequent outcome",
+    "multiclass": "always predicting the hospital's most frequent outcome",
+    "multilabel": "predicting every label as most of the hospital's patients have it",
+    "regression": "always predicting the hospital's mean outcome",
+    "survival": "giving everybody the same risk",
+}
+_METHODS = {
+    "local_only": "each hospital trains a model on its own patients and shares nothing",
+    "best_site": "the one model of these that is best for all hospitals' training patients, used "
+    "everywhere",
+    "federated": "the shared model of this run; patients never leave their hospital",
+    "pooled": "one model trained on the patients of all hospitals in one place, which privacy often "
+    "forbids",
+}
+_SHARES = ("accuracy", "sensitivity", "specificity", "exact_match")
+
+
+def metric_words(metric: str) -> str:
+    """A metric inside a sentence."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def metric_heading(metric: str) -> str:
+    """A metric at the beginning of a line."""
+    words = metric_words(metric)
+    return words[0].upper() + words[1:]
+
+
+def explained(metric: str, kind: str) -> str | None:
+    """What a metric is; None where that is not known."""
+    return _OF_KIND.get((kind, metric), _EXPLAINED.get(metric))
+
+
+def axis_label(metric: str) -> str:
+    """A metric with its unit."""
+    unit = "(share, 0 to 1)" if is_share(metric) else _UNITS.get(metric, "")
+    return f"{metric_words(metric)} {unit}".strip()
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric counts patients, or labels, out of all."""
+    return metric in _SHARES
+
+
+def has_wilson_interval(result: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric is a share of independent patients: labels of one patient are not."""
+    return is_share(metric) and (metric == "exact_match" or result["kind"] != "multilabel")
+
+
+def no_model(kind: str) -> str:
+    """What is done without a model."""
+    return _NO_MODEL[kind]
+
+
+def method_explained(method: str, kind: str) -> str:
+    """What a method is."""
+    if method != "no_model":
+        return _METHODS[method]
+    told = "" if kind == "survival" else "; what that is, its own training patients tell"
+    return f"{no_model(kind)}{told}"
