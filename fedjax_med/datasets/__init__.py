@@ -23,6 +23,7 @@ from fedjax_med.datasets import (
     _breast_cancer,
     _diabetes130,
     _diabetes_progression,
+    _flu_ili,
     _heart_disease,
     _ncctg_lung,
     _parkinsons_telemonitoring,
@@ -31,6 +32,7 @@ from fedjax_med.datasets import (
 from fedjax_med.datasets._breast_cancer import breast_cancer
 from fedjax_med.datasets._diabetes130 import diabetes130
 from fedjax_med.datasets._diabetes_progression import diabetes_progression
+from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
 from fedjax_med.datasets._heart_disease import heart_disease
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
 from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonitoring
@@ -49,6 +51,8 @@ __all__ = [
     "diabetes130",
     "diabetes_progression",
     "draw_vaccine_trial",
+    "flu_ili",
+    "flu_ili_counts",
     "has_option",
     "heart_disease",
     "info",
@@ -122,6 +126,17 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence=_diabetes130.LICENCE,
             citation=_diabetes130.CITATION,
             load=diabetes130,
+        ),
+        "flu-ili": DatasetInfo(
+            title="Influenza-like illness, US regions",
+            description="Patients with influenza-like illness a week ahead, from the last 20 weeks; "
+            "ten HHS regions (or 49 states), divided by season.",
+            clients=10,
+            examples=7_650,
+            access="downloaded once (0.1 MB), or a local copy",
+            licence=_flu_ili.LICENCE,
+            citation=_flu_ili.CITATION,
+            load=flu_ili,
         ),
         "heart-disease": DatasetInfo(
             title="UCI heart disease",
