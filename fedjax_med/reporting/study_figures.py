@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedjax_med.evaluation import Predictions, metric_title, risk_group, risk_thresholds
-from fedjax_med.explanation import partial_dependence, permutation_importance
+from fedjax_med.explanation import attributions, partial_dependence, permutation_importance
 from fedjax_med.reporting.clinical_figures import (
     kaplan_meier_figure,
     metric_forest,
@@ -20,6 +20,7 @@ from fedjax_med.reporting.clinical_figures import (
     subgroup_forest,
 )
 from fedjax_med.reporting.explanation_figures import (
+    attribution_figure,
     coefficients_figure,
     dependence_figure,
     importance_figure,
@@ -31,6 +32,8 @@ from fedjax_med.studies.judging import predictions
 from fedjax_med.studies.summary import RATIOS, exact_fit
 from fedjax_med.studies.training import outputs_of
 
+# Of a model's output.
+_UNITS = {"binary": "log odds", "survival": "log hazard", "regression": "sd of the outcome"}
 # Features whose partial dependence is drawn.
 _MOST_DEPENDED = 4
 _FEDERATED, _LEFT_OUT = "#0072B2", "#D55E00"
@@ -136,6 +139,8 @@ def _explanation(study: Study) -> dict[str, Figure]:
     curves = [partial_dependence(learner.model, variables, first.judged, column) for column in most]
     if study.kind not in ("multiclass", "multilabel") and curves:
         figures["Partial dependence"] = dependence_figure(curves, label="output of the model")
+        found = attributions(learner.model, variables, first.judged)
+        figures["Integrated gradients"] = attribution_figure(found, unit=_UNITS[study.kind])
     fit = exact_fit(study)
     if fit is not None:
         ratio = RATIOS.get(study.kind)
