@@ -30,7 +30,25 @@ def _option(group: Group, help: str, *names: str, **more) -> Parameter:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class FileOptions:
+    """Options of every command that reads data and writes a report."""
+
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            _FILES,
+            "Folder with local copies of the data files. Default: the folder in the environment "
+            "variable FEDJAX_MED_DATA, else they are downloaded once.",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        _option(_FILES, "No progress and no table: print only where the report is.", negative=()),
+    ] = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions(FileOptions):
     """What was given on the command line about a training; None where nothing was."""
 
     algorithm: Annotated[
@@ -269,22 +287,6 @@ class TrainingOptions:
             "folder runs/DATASET-ALGORITHM-TIME.",
         ),
     ] = None
-    data_dir: Annotated[
-        Path | None,
-        _option(
-            _FILES,
-            "Folder with local copies of the data files. Default: the folder in the environment "
-            "variable FEDJAX_MED_DATA, else they are downloaded once.",
-        ),
-    ] = None
-    quiet: Annotated[
-        bool,
-        _option(
-            _FILES,
-            "No progress and no table: print only where the report is.",
-            negative=(),
-        ),
-    ] = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -372,7 +374,7 @@ _STUDY = Group("The comparison", sort_key=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class StudyOptions(FileOptions):
     """What was given to `fedjax-med study`; None where nothing was."""
 
     methods: Annotated[
@@ -464,15 +466,3 @@ class StudyOptions:
             "runs/DATASET-study-TIME.",
         ),
     ] = None
-    data_dir: Annotated[
-        Path | None,
-        _option(
-            _FILES,
-            "Folder with local copies of the data files. Default: the folder in the environment "
-            "variable FEDJAX_MED_DATA, else they are downloaded once.",
-        ),
-    ] = None
-    quiet: Annotated[
-        bool,
-        _option(_FILES, "No progress and no table: print only where the report is.", negative=()),
-    ] = False
