@@ -6,6 +6,7 @@ from fedjax_med.aggregation.extras import ExtrasState, with_extras
 from fedjax_med.aggregation.mean import mean, weighted_mean
 from fedjax_med.aggregation.median import coordinate_median
 from fedjax_med.aggregation.mgda import mgda, min_norm_shares
+from fedjax_med.aggregation.rows import mean_over_holders
 
 __all__ = [
     "ClientTransform",
@@ -14,6 +15,7 @@ __all__ = [
     "clip_by_client_norm",
     "coordinate_median",
     "mean",
+    "mean_over_holders",
     "mgda",
     "min_norm_shares",
     "weighted_mean",

@@ -3,20 +3,36 @@
 from fedjax_med.models.adapters import Model, from_function, from_linen, from_nnx
 from fedjax_med.models.columns import Columns, columns_of
 from fedjax_med.models.embeddings import tabular_network
+from fedjax_med.models.factorisation import response_factorisation
 from fedjax_med.models.feature_tokens import feature_tokens
+from fedjax_med.models.graph_embeddings import (
+    GraphModel,
+    compl_ex,
+    dist_mult,
+    rotat_e,
+    trans_e,
+)
+from fedjax_med.models.response import response_autoencoder
 from fedjax_med.models.tabular import linear, mlp
 from fedjax_med.models.trees import boosted_trees
 
 __all__ = [
     "Columns",
+    "GraphModel",
     "Model",
     "boosted_trees",
     "columns_of",
+    "compl_ex",
+    "dist_mult",
     "feature_tokens",
     "from_function",
     "from_linen",
     "from_nnx",
     "linear",
     "mlp",
+    "response_autoencoder",
+    "response_factorisation",
+    "rotat_e",
     "tabular_network",
+    "trans_e",
 ]

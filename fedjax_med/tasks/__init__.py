@@ -4,12 +4,16 @@ from fedjax_med.engine.task import Task
 from fedjax_med.tasks.classification import binary_classification, multiclass_classification
 from fedjax_med.tasks.defaults import TableTask, default_for, for_table
 from fedjax_med.tasks.kinds import kind_of
+from fedjax_med.tasks.links import Graph, graph_of, link_prediction
 from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.regression import regression
+from fedjax_med.tasks.response import DrugScale, drug_scale, masked_responses
 from fedjax_med.tasks.survival import cox, discrete_time_survival, interval_edges, survival_curve
 from fedjax_med.tasks.unsupervised import clustering, density_estimation, reconstruction
 
 __all__ = [
+    "DrugScale",
+    "Graph",
     "TableTask",
     "Task",
     "binary_classification",
@@ -18,9 +22,13 @@ __all__ = [
     "default_for",
     "density_estimation",
     "discrete_time_survival",
+    "drug_scale",
     "for_table",
+    "graph_of",
     "interval_edges",
     "kind_of",
+    "link_prediction",
+    "masked_responses",
     "multiclass_classification",
     "multilabel_classification",
     "reconstruction",
