@@ -251,19 +251,28 @@ def _verdict(
     )
     if theirs is None or difference is None:
         return f"Compared with {phrase}: not defined."
-    start = f"Compared with {phrase} ({theirs:.3f}), "
+    start = f"Compared with {phrase} ({_number(theirs)}), "
     if low is None or high is None or p_value is None:
-        return start + f"the difference is {difference:+.3f}; its interval is not defined."
+        return start + f"the difference is {_number(difference, '+')}; its interval is not defined."
     gain, loss = (low > 0, high < 0) if higher else (high < 0, low > 0)
     verdict = (
         "federation helps" if gain else "federation is worse" if loss else "no difference is shown"
     )
-    return start + f"{verdict}: {difference:+.3f} ({low:+.3f} to {high:+.3f}, p = {p_value:.2g})."
+    between = f"{_number(low, '+')} to {_number(high, '+')}"
+    return start + f"{verdict}: {_number(difference, '+')} ({between}, p = {p_value:.2g})."
 
 
 def _interval(found: Mapping[str, float | None]) -> str:
-    shown = ["n/a" if found[k] is None else f"{found[k]:.3f}" for k in ("value", "low", "high")]
-    return f"{shown[0]} (95 % interval {shown[1]} to {shown[2]})"
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if low is None or high is None:
+        return f"{_number(value)} (its interval is not defined)"
+    return f"{_number(value)} (95 % interval {_number(low)} to {_number(high)})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "no value"
+    return f"{value:{sign}.3f}" if abs(value) < 1000 else f"{value:{sign}.3g}"
 
 
 def _plain(value: Any) -> Any:
