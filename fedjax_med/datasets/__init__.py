@@ -24,6 +24,7 @@ from fedjax_med.datasets import (
     _diabetes130,
     _diabetes_progression,
     _flu_ili,
+    _hapmap3,
     _heart_disease,
     _ncctg_lung,
     _parkinsons_telemonitoring,
@@ -33,11 +34,13 @@ from fedjax_med.datasets._breast_cancer import breast_cancer
 from fedjax_med.datasets._diabetes130 import diabetes130
 from fedjax_med.datasets._diabetes_progression import diabetes_progression
 from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
+from fedjax_med.datasets._hapmap3 import hapmap3, hapmap3_snps
 from fedjax_med.datasets._heart_disease import heart_disease
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
 from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonitoring
 from fedjax_med.datasets._schema import Schema, read_schema
 from fedjax_med.datasets._tcga_brca import tcga_brca
+from fedjax_med.datasets.plink import People, Plink, Snps, read_plink, write_plink
 from fedjax_med.datasets.synthetic import ragged_population
 from fedjax_med.datasets.tables import load_tables
 from fedjax_med.datasets.vaccine_trial import VaccineTrial, draw_vaccine_trial, vaccine_trial
@@ -45,7 +48,10 @@ from fedjax_med.datasets.vaccine_trial import VaccineTrial, draw_vaccine_trial, 
 __all__ = [
     "DATASETS",
     "DatasetInfo",
+    "People",
+    "Plink",
     "Schema",
+    "Snps",
     "VaccineTrial",
     "breast_cancer",
     "diabetes130",
@@ -53,6 +59,8 @@ __all__ = [
     "draw_vaccine_trial",
     "flu_ili",
     "flu_ili_counts",
+    "hapmap3",
+    "hapmap3_snps",
     "has_option",
     "heart_disease",
     "info",
@@ -61,9 +69,11 @@ __all__ = [
     "ncctg_lung",
     "parkinsons_telemonitoring",
     "ragged_population",
+    "read_plink",
     "read_schema",
     "tcga_brca",
     "vaccine_trial",
+    "write_plink",
 ]
 
 
@@ -137,6 +147,17 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence=_flu_ili.LICENCE,
             citation=_flu_ili.CITATION,
             load=flu_ili,
+        ),
+        "hapmap3": DatasetInfo(
+            title="HapMap 3",
+            description="Population, from genotypes at 14,389 SNPs with missing ones; 11 real "
+            "populations, for principal components and associations.",
+            clients=11,
+            examples=957,
+            access="downloaded once (4 MB), or a local copy",
+            licence=_hapmap3.LICENCE,
+            citation=_hapmap3.CITATION,
+            load=hapmap3,
         ),
         "heart-disease": DatasetInfo(
             title="UCI heart disease",

@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 SURVIVAL = {"ncctg-lung", "tcga-brca", "vaccine-trial"}
 REGRESSION = {"diabetes-progression", "flu-ili", "parkinsons-telemonitoring"}
-WITH_MISSING_VALUES = {"diabetes130", "ncctg-lung"}
+WITH_MISSING_VALUES = {"diabetes130", "hapmap3", "ncctg-lung"}
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)
@@ -61,8 +61,8 @@ def test_unknown_dataset_names_the_known_ones(name, hint):
         datasets.load(name)
     assert str(error.value) == (
         f"unknown dataset {name!r}; the datasets are breast-cancer, diabetes-progression, "
-        "diabetes130, flu-ili, heart-disease, ncctg-lung, parkinsons-telemonitoring, synthetic, "
-        f"tcga-brca, vaccine-trial.{hint}"
+        "diabetes130, flu-ili, hapmap3, heart-disease, ncctg-lung, parkinsons-telemonitoring, "
+        f"synthetic, tcga-brca, vaccine-trial.{hint}"
     )
 
 
