@@ -68,6 +68,7 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "also": {m: method["metrics"][m]["mean"] for m in _ALSO if m in method["metrics"]},
                 "number": result["numbers"].get(name),
                 "chosen_minus_this": result["comparisons"].get(name),
+                "chosen_minus_this_pooled": result["comparisons_pooled"].get(name),
                 "left_out_mean": left_out and left_out["mean"][main],
                 "left_out_pooled": left_out and left_out["pooled"]["metrics"][main],
             }

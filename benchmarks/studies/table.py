@@ -75,7 +75,8 @@ def _table(methods: Sequence[Record], summary: Record) -> list[str]:
         "mean over clients",
         "all patients",
         "worst client",
-        "chosen method minus this",
+        "chosen method minus this, mean",
+        "all patients",
         "client left out: mean",
         "all patients",
     ]
@@ -91,6 +92,7 @@ def _table(methods: Sequence[Record], summary: Record) -> list[str]:
                 _estimate(line["pooled"]),
                 f"{_number(worst['value'])} ({worst['hospital']})" if worst["hospital"] else "-",
                 _difference(line["chosen_minus_this"]),
+                _difference(line["chosen_minus_this_pooled"]),
                 _estimate(line["left_out_mean"]),
                 _estimate(line["left_out_pooled"]),
             ]

@@ -105,14 +105,15 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
 
     `methods` has for each metric its mean over splits and seeds: `mean` over hospitals each counted
     once, and `pooled` patients, with intervals over splits (Nadeau and Bengio); `per_hospital`; and the
-    `worst` hospital. `details` judges the first split by patients, with bootstrap intervals, gaps
+    `worst` hospital. `comparisons` (`comparisons_pooled`) are the chosen method's main metric minus that
+    of the others, as means over hospitals (over all patients). `details` judges the first split by patients, with bootstrap intervals, gaps
     between hospitals and subgroups. `left_out` judges every hospital by models that never saw it.
     """
     names = study.names
     metrics = {n: m for n, m in study.judge.metrics.items() if n not in _ONLY_IN_DETAIL}
     brief = study.judge._replace(metrics=metrics)
     found = {name: values(brief, study.outputs[name], study.populations) for name in names}
-    chosen = study.chosen
+    chosen, main = study.chosen, study.judge.main
     result = {
         "dataset": {
             "name": study.dataset.name,
@@ -122,7 +123,7 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
             "clients": together(study.dataset).summary(),
         },
         "kind": study.kind,
-        "main_metric": study.judge.main,
+        "main_metric": main,
         "ideal": {name: metric.ideal for name, metric in study.judge.metrics.items()},
         "settings": study.settings.as_dict(),
         "numbers": study.numbers,
@@ -131,7 +132,12 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
         "best_sites": study.best_sites,
         "methods": {name: _method(study, name, found[name]) for name in names},
         "comparisons": {
-            against: _compare(study, found[chosen], found[against])
+            against: _compare(study, found[chosen][main].mean, found[against][main].mean)
+            for against in names
+            if against != chosen
+        },
+        "comparisons_pooled": {
+            against: _compare(study, found[chosen][main].pooled, found[against][main].pooled)
             for against in names
             if against != chosen
         },
@@ -178,10 +184,9 @@ def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]
     return {"title": title_of(name), "is_baseline": name in BASELINES, "metrics": described}
 
 
-def _compare(study: Study, first: dict[str, Values], second: dict[str, Values]) -> Comparison:
-    """Difference of the main metric, mean over hospitals, between two methods."""
-    main = study.judge.main
-    differences = mean_of_defined(first[main].mean) - mean_of_defined(second[main].mean)
+def _compare(study: Study, first: np.ndarray, second: np.ndarray) -> Comparison:
+    """Difference of a metric `[splits, seeds]` between two methods, first minus second."""
+    differences = mean_of_defined(first) - mean_of_defined(second)
     num_train, num_test = _sizes(study)
     return corrected_t_test(differences, num_train=num_train, num_test=num_test, level=LEVEL)
 
@@ -232,6 +237,12 @@ def sentences(result: dict[str, Any]) -> list[str]:
         if against in result["comparisons"]:
             theirs = methods[against]["metrics"][main]["mean"]["value"]
             said.append(_verdict(phrase, theirs, result["comparisons"][against], higher))
+    if "local" in result["comparisons_pooled"]:
+        theirs = methods["local"]["metrics"][main]["pooled"]["value"]
+        found = result["comparisons_pooled"]["local"]
+        verdict = _verdict("hospitals that train alone", theirs, found, higher)
+        value = methods[result["chosen"]]["metrics"][main]["pooled"]
+        said.append(f"Over all patients together it has {_interval(value)}. {verdict}")
     for name in (result["chosen"], "fedavg"):
         if name in result["left_out"]:
             value = result["left_out"][name]["mean"][main]
