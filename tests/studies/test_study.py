@@ -208,9 +208,8 @@ def test_what_cannot_be_studied():
 def outcome(difference, low, high, metric="auroc", ideal=1.0):
     """A result in which the comparison with local training is as given."""
     estimate = {"value": 0.8, "low": 0.7, "high": 0.9}
-    methods = {
-        n: {"title": n, "metrics": {metric: {"mean": estimate}}} for n in ("fedavg", "local")
-    }
+    both = {"mean": estimate, "pooled": estimate}
+    methods = {n: {"title": n, "metrics": {metric: both}} for n in ("fedavg", "local")}
     found = {"difference": difference, "low": low, "high": high, "p_value": 0.01}
     return {
         "main_metric": metric,
