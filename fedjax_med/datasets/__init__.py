@@ -24,22 +24,26 @@ from fedjax_med.datasets import (
     _diabetes130,
     _diabetes_progression,
     _flu_ili,
+    _gdsc,
     _hapmap3,
     _heart_disease,
     _ncctg_lung,
     _parkinsons_telemonitoring,
     _tcga_brca,
+    _umls,
 )
 from fedjax_med.datasets._breast_cancer import breast_cancer
 from fedjax_med.datasets._diabetes130 import diabetes130
 from fedjax_med.datasets._diabetes_progression import diabetes_progression
 from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
+from fedjax_med.datasets._gdsc import gdsc_ic50
 from fedjax_med.datasets._hapmap3 import hapmap3, hapmap3_snps
 from fedjax_med.datasets._heart_disease import heart_disease
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
 from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonitoring
 from fedjax_med.datasets._schema import Schema, read_schema
 from fedjax_med.datasets._tcga_brca import tcga_brca
+from fedjax_med.datasets._umls import read_triples, triple_dataset, umls
 from fedjax_med.datasets.plink import People, Plink, Snps, read_plink, write_plink
 from fedjax_med.datasets.synthetic import ragged_population
 from fedjax_med.datasets.tables import load_tables
@@ -59,6 +63,7 @@ __all__ = [
     "draw_vaccine_trial",
     "flu_ili",
     "flu_ili_counts",
+    "gdsc_ic50",
     "hapmap3",
     "hapmap3_snps",
     "has_option",
@@ -71,7 +76,10 @@ __all__ = [
     "ragged_population",
     "read_plink",
     "read_schema",
+    "read_triples",
     "tcga_brca",
+    "triple_dataset",
+    "umls",
     "vaccine_trial",
     "write_plink",
 ]
@@ -148,6 +156,17 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             citation=_flu_ili.CITATION,
             load=flu_ili,
         ),
+        "gdsc-ic50": DatasetInfo(
+            title="GDSC drug response",
+            description="Responses of cancer cell lines to 138 drugs, from those that are known; 13 "
+            "cancer types, for models of responses only.",
+            clients=13,
+            examples=1244,
+            access="downloaded once (0.7 MB), or a local copy",
+            licence=_gdsc.LICENCE,
+            citation=_gdsc.CITATION,
+            load=gdsc_ic50,
+        ),
         "hapmap3": DatasetInfo(
             title="HapMap 3",
             description="Population, from genotypes at 14,389 SNPs with missing ones; 11 real "
@@ -213,6 +232,17 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence=_tcga_brca.LICENCE,
             citation=_tcga_brca.CITATION,
             load=tcga_brca,
+        ),
+        "umls": DatasetInfo(
+            title="UMLS knowledge graph",
+            description="Links between 135 medical concepts, in 46 relations; five simulated "
+            "hospitals with relations of their own, for embeddings of graphs only.",
+            clients=5,
+            examples=6529,
+            access="a local copy",
+            licence=_umls.LICENCE,
+            citation=_umls.CITATION,
+            load=umls,
         ),
         "vaccine-trial": DatasetInfo(
             title="Multi-country vaccine trial",

@@ -11,7 +11,6 @@ References:
 import csv
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -40,7 +39,7 @@ _KEYS = ("Cell Line", "Cancer Type", "Tissue")
 def gdsc_ic50(
     *,
     data_dir: str | os.PathLike | None = None,
-    held_out: Literal["responses", "cell lines"] = "responses",
+    held_out: str = "responses",
     test: float = 0.2,
     known: int = 20,
     seed: int = 0,

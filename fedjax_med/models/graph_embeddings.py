@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_med.engine.contracts import PyTree
+from fedjax_med.engine.contracts import Array, PyTree
 
 
 class GraphModel(NamedTuple):
@@ -27,9 +27,7 @@ class GraphModel(NamedTuple):
     init: Callable[[jax.Array, int, int], PyTree]
     score: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-    def triples(
-        self, params: PyTree, head: jax.Array, relation: jax.Array, tail: jax.Array
-    ) -> jax.Array:
+    def triples(self, params: PyTree, head: Array, relation: Array, tail: Array) -> jax.Array:
         """Scores of triples of numbers, `[...]` each, leading axes equal or 1."""
         entities, relations = params["entities"], params["relations"]
         return self.score(entities[head], relations[relation], entities[tail])

@@ -14,7 +14,12 @@ REPO = Path(__file__).resolve().parents[2]
 
 SURVIVAL = {"ncctg-lung", "tcga-brca", "vaccine-trial"}
 REGRESSION = {"diabetes-progression", "flu-ili", "parkinsons-telemonitoring"}
-WITH_MISSING_VALUES = {"diabetes130", "hapmap3", "ncctg-lung"}
+WITH_MISSING_VALUES = {"diabetes130", "gdsc-ic50", "hapmap3", "ncctg-lung"}
+# What examples are where they are no table with one outcome each.
+OTHERS = {
+    "gdsc-ic50": {"x": np.float32, "y": np.float32, "measured": np.bool_},
+    "umls": {"head": np.int32, "relation": np.int32, "tail": np.int32, "client": np.int32},
+}
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)
@@ -30,8 +35,11 @@ def test_every_dataset_is_what_its_entry_says(name, shared_data_dir, request):
     assert dataset.num_clients == info.clients
     assert sum(arrays.num_examples for arrays in dataset.splits().values()) == info.examples
     assert (dataset.licence, dataset.citation) == (info.licence, info.citation)
-    assert len(dataset.feature_names) == dataset.train.examples["x"].shape[1] or name == "synthetic"
     dtypes = {key: leaf.dtype for key, leaf in dataset.train.examples.items()}
+    if name in OTHERS:
+        assert dtypes == OTHERS[name]
+        return
+    assert len(dataset.feature_names) == dataset.train.examples["x"].shape[1] or name == "synthetic"
     if name in SURVIVAL:
         assert dtypes == {"x": np.float32, "time": np.float32, "event": np.int32}
     else:
@@ -61,8 +69,8 @@ def test_unknown_dataset_names_the_known_ones(name, hint):
         datasets.load(name)
     assert str(error.value) == (
         f"unknown dataset {name!r}; the datasets are breast-cancer, diabetes-progression, "
-        "diabetes130, flu-ili, hapmap3, heart-disease, ncctg-lung, parkinsons-telemonitoring, "
-        f"synthetic, tcga-brca, vaccine-trial.{hint}"
+        "diabetes130, flu-ili, gdsc-ic50, hapmap3, heart-disease, ncctg-lung, "
+        f"parkinsons-telemonitoring, synthetic, tcga-brca, umls, vaccine-trial.{hint}"
     )
 
 
