@@ -79,7 +79,12 @@ def federated(
     Raises:
       ValueError: if populations differ in their number of hospitals, which methods are built for.
     """
-    (num_clients,) = {population.train.num_clients for population in populations}
+    sizes = {population.train.num_clients for population in populations}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"populations must have one number of hospitals, got {', '.join(map(str, sorted(sizes)))}."
+        )
+    num_clients = sizes.pop()
     whole = union(populations)
     experiments = grid(seed=seeds, chosen=chosen)
     times = len(experiments)

@@ -9,11 +9,18 @@ from fedjax_med import algorithms
 from fedjax_med.data import DataError
 from fedjax_med.engine import simulate
 from fedjax_med.evaluation import corrected_t_test
-from fedjax_med.studies import BASELINES, judge_patients, run_study, settings_for, summarise
+from fedjax_med.studies import (
+    BASELINES,
+    METHODS,
+    judge_patients,
+    run_study,
+    settings_for,
+    summarise,
+)
 from fedjax_med.studies.baselines import site_rate
 from fedjax_med.studies.judging import over_seeds, predictions, seeds_together, values
 from fedjax_med.studies.summary import sentences
-from fedjax_med.studies.training import outputs_of
+from fedjax_med.studies.training import federated, outputs_of
 from tests.studies.toy import SIZES, make_hospitals, settings
 
 # A study differs from single runs in the shapes that are compiled, so in the order of sums.
@@ -146,6 +153,17 @@ def test_every_method_and_baseline_is_in_the_result(study, result):
     assert set(study.best_sites) <= set(SIZES) and len(study.best_sites) == 2
     assert set(study.numbers) == {"local", "pooled", "fedavg", "ditto"}
     assert all(number in (0.03, 0.3) for number in study.numbers.values())
+
+
+def test_a_call_is_for_one_number_of_hospitals(study):
+    with pytest.raises(ValueError, match="one number of hospitals, got 2, 3"):
+        federated(
+            study.learner,
+            METHODS["fedavg"],
+            [study.populations[0], study.left_out[0]],
+            seeds=[0],
+            chosen=[0.1],
+        )
 
 
 def test_the_same_settings_give_the_same_study(study):
