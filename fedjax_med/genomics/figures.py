@@ -55,15 +55,13 @@ def manhattan(
         for shade in (0, 1):
             some = own % 2 == shade
             axes.plot(at[some], -log10_p[some], ".", color=_SHADES[shade], ms=3.5, rasterized=True)
-        axes.axhline(-np.log10(threshold), color="#D55E00", lw=1, ls="--")
-        text = f" p = {threshold:.2g}"
-        axes.text(at.min(), -np.log10(threshold), text, va="bottom", fontsize=8.5, color=INK)
+        label = f"p = {threshold:.2g}"
+        axes.axhline(-np.log10(threshold), color="#D55E00", lw=1, ls="--", label=label)
         marked = np.asarray(marked, np.int64)
         if marked.size:
             axes.plot(
                 at[marked], -log10_p[marked], "o", mfc="none", mec=INK, ms=7, label="true effect"
             )
-            axes.legend(frameon=False, loc="upper right")
         shown = [i for i in range(len(names)) if lengths[i] > 0.012 * lengths.sum()]
         axes.set_xticks([begins[i] + lengths[i] / 2 for i in shown], [names[i] for i in shown])
         axes.tick_params(axis="x", labelsize=8, length=0)
@@ -73,6 +71,8 @@ def manhattan(
         axes.set_xlabel("chromosome")
         axes.set_ylabel("$-\\log_{10}\\,p$")
         axes.set_title(title)
+        # Outside of the axes: SNPs may be anywhere in them.
+        figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
