@@ -156,6 +156,7 @@ def forecasting_dataset(
     window: int,
     horizons: Sequence[int],
     name: str,
+    neighbours: int = 0,
 ) -> FederatedDataset:
     """The clients of `flu_ili`, of any values `[weeks, places]` in place of the counts.
 
@@ -166,11 +167,15 @@ def forecasting_dataset(
       window: weeks of the past.
       horizons: weeks ahead, rising.
       name: of the dataset.
+      neighbours: of so many last weeks, the mean over the places with a border in common (itself
+        left out) is added to `x`; 0 where there is none. These have to be told to the place.
 
     Raises:
       DataError: if a part is too short.
     """
     angle = 2 * np.pi * ((series.week - 40) % 52) / 52
+    others = series.adjacent & ~np.eye(len(series.names), dtype=bool)
+    around = values @ (others / np.maximum(others.sum(axis=0), 1)[None])
     clients: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for part, (begin, end) in parts.items():
         try:
@@ -178,19 +183,21 @@ def forecasting_dataset(
         except ValueError as error:
             raise DataError(f"{part} of {name}: {error}") from error
         season = np.stack([np.sin(angle), np.cos(angle)], axis=1)[cut.origin].astype(np.float32)
+        near = around[cut.origin[:, None] - np.arange(neighbours)].astype(np.float32)
         clients[part] = {
             place: {
-                "x": np.concatenate([cut.past[:, i], season], axis=1),
+                "x": np.concatenate([cut.past[:, i], season, near[:, :, i]], axis=1),
                 "y": cut.target[:, i, 0] if len(tuple(horizons)) == 1 else cut.target[:, i],
             }
             for i, place in enumerate(series.names)
         }
     past = [f"{ago} weeks before" for ago in range(window - 1, 0, -1)]
+    told = [f"neighbours {ago} weeks before" for ago in range(neighbours)]
     return FederatedDataset.from_clients(
         clients.pop("train"),
         **clients,
         name=name,
-        feature_names=(*past, "this week", "season sine", "season cosine"),
+        feature_names=(*past, "this week", "season sine", "season cosine", *told),
         licence=LICENCE,
         source=SOURCE,
         citation=CITATION,

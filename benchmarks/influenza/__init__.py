@@ -1,0 +1,1 @@
+"""Forecasts of influenza-like illness and alarms of outbreaks, federated over regions or states."""
