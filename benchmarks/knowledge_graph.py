@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks import records
 
 DIVISIONS = (3, 5, 10)
+MODELS = ("TransE", "DistMult", "ComplEx", "RotatE")
 METHODS = ("FedE", "isolation", "collection")
 LEARNING_RATE, EPOCHS, BATCH_SIZE, NEGATIVES = 0.02, 3, 128, 8
 
@@ -33,6 +34,7 @@ def make_parser() -> records.Parser:
     )
     parser.add_argument("--seeds", type=records.at_least(2), default=5, help="default: 5")
     parser.add_argument("--rounds", type=records.at_least(1), default=20, help="default: 20")
+    parser.add_argument("--model", choices=(*MODELS, "all"), default="all", help="default: all")
     parser.add_argument("--page", metavar="FILE", help="write the page from --json, train nothing")
     return parser
 
@@ -135,7 +137,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
         f"{cases[0]['seeds']} seeds, {cases[0]['rounds']} rounds of {EPOCHS} local epochs; "
         f"{environment['processor']}, JAX {environment['jax']}:",
         "",
-        f"    {environment['command']}",
+        *dict.fromkeys(f"    {line['command']}" for line in lines if "command" in line),
     ]
     for clients in DIVISIONS:
         text += [
@@ -170,13 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = records.Output(a.json, parser)
     from fedjax_med.data import DataError
     from fedjax_med.datasets import umls
-    from fedjax_med.models.graph_embeddings import GRAPH_MODELS
 
     try:
         dataset = joined([umls(data_dir=a.data_dir, clients=n) for n in DIVISIONS])
     except DataError as error:
         parser.error(str(error))
-    for model in GRAPH_MODELS:
+    for model in MODELS if a.model == "all" else (a.model,):
         for method in METHODS:
             for record in measure(model, method, dataset, a.seeds, a.rounds):
                 output.write({"benchmark": "knowledge_graph"} | record)
