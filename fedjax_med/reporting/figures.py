@@ -137,7 +137,7 @@ def final_metrics(result: Mapping[str, Any]) -> str:
         axes.set_yticks(range(len(rows)), [f"{label} (n = {n:,})" for _, label, n, _ in rows])
         for tick, (*_, colour) in zip(axes.get_yticklabels(), rows, strict=True):
             tick.set_color(_darker(colour))
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top, also those without a value
         axes.axhline(0.5, color=MUTED, lw=0.8)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{axis_label(metric)} on test patients")

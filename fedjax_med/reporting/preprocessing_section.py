@@ -8,8 +8,8 @@ from typing import Any
 from fedjax_med.reporting import page
 
 _LEAVES = {
-    "sum": "only the sum over all hospitals",
-    "per-site": "each hospital's own numbers",
+    "sum": "the sum",
+    "per-site": "each hospital's own",
     "nothing": "nothing",
 }
 
@@ -47,12 +47,13 @@ def preprocessing_section(done: Mapping[str, Any]) -> str:
         f"<td>{_LEAVES[message['leaves']]}</td></tr>"
         for message in done["messages"]
     )
-    heads = ("Statistic", "arrays of a hospital", "bytes", "times", "what the server has to see")
+    heads = ("Statistic", "arrays of a hospital", "bytes", "times", "server sees")
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
     return (
         f"<p>{' '.join(sentences)}</p>"
         '<p class="note">Everything was found from the training patients without pooling them. This '
-        "left each hospital:</p>"
+        "left each hospital; where the server sees the sum over all hospitals, nothing else is "
+        "needed:</p>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 

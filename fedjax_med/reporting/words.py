@@ -94,5 +94,5 @@ def method_explained(method: str, kind: str) -> str:
     """What a method is."""
     if method != "no_model":
         return _METHODS[method]
-    told = "" if kind == "survival" else "; what that is, its own training patients tell"
+    told = "" if kind == "survival" else ", as found among its own training patients"
     return f"{no_model(kind)}{told}"

@@ -3,16 +3,19 @@ import json
 
 import pytest
 
+from fedjax_med import datasets
+from fedjax_med.cli import configuration
 from fedjax_med.cli.configuration import RunConfig, parse_cohort, resolve, resume
 from fedjax_med.cli.errors import UsageError
 from fedjax_med.cli.options import RunOptions
 
 
 def test_defaults_depend_on_the_dataset():
-    assert resolve("breast-cancer", RunOptions()).client_lr == 0.03
-    assert resolve("heart-disease", RunOptions()).client_lr == 0.01
+    assert resolve("own", RunOptions()).client_lr == 0.03
+    assert resolve("breast-cancer", RunOptions()).client_lr == 0.1
     synthetic = resolve("synthetic", RunOptions())
-    assert (synthetic.rounds, synthetic.cohort, synthetic.batch_size) == (200, "100", 8)
+    assert (synthetic.rounds, synthetic.cohort, synthetic.batch_size) == (100, "100", 8)
+    assert configuration._OWN_DEFAULTS.keys() <= datasets.DATASETS.keys()
 
 
 def test_defaults_depend_on_the_kind_of_outcome():
@@ -138,7 +141,7 @@ def test_resume_accepts_options_that_say_the_same():
     "options, words",
     [
         ({"rounds": 9}, ("--rounds", "10", "9")),
-        ({"client_lr": 0.5}, ("--client-lr", "0.03", "0.5")),
+        ({"client_lr": 0.5}, ("--client-lr", "0.1", "0.5")),
         ({"algorithm": "fedavg"}, ("--algorithm", "fedprox", "fedavg")),
         ({"hidden": "8"}, ("--hidden", "32,16", "8")),
         ({"clip_norm": 1.0}, ("--clip-norm", "not set", "1.0")),

@@ -349,7 +349,7 @@ def test_what_left_the_hospitals_is_listed():
         "ComBat harmonised 2 columns.",
         "6 numeric features were standardised.",
         "standard deviations (0.250) from its mean (1.500)",
-        "median rows, counts [19, 7] 1,064 11 only the sum over all hospitals",
+        "median rows, counts [19, 7] 1,064 11 the sum",
     ):
         assert words in text, words
 
