@@ -42,7 +42,8 @@ def fit_of(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
 
         return Fitted(
             lambda data: _with_columns(fitted.apply(data), names).map_examples(scaled),
-            lambda outputs: outputs * scale + center,
+            # In float64: a training that diverged must not overflow here.
+            lambda outputs: np.float64(outputs) * scale + center,
             standardizer,
         )
 
