@@ -50,7 +50,7 @@ def render(lines: Sequence[Record]) -> str:
             "",
             " ".join(summary["sentences"]),
             "",
-            MEANINGS[name],
+            _meaning(name, summary),
             "",
         ]
     environment = next(line for line in reversed(lines) if "command" in line)
@@ -60,6 +60,17 @@ def render(lines: Sequence[Record]) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _meaning(name: str, summary: Record) -> str:
+    if name != "vaccine-trial":
+        return MEANINGS[name]
+    ratio = summary["coefficients"]["by_column"]["vaccine"]
+    shown = f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    efficacy = [f"{100 * (1 - ratio[end]):.0f}" for end in ("value", "high", "low")]
+    return MEANINGS[name].format(
+        vaccine=shown, efficacy=f"{efficacy[0]} % ({efficacy[1]} to {efficacy[2]} %)"
+    )
 
 
 def _metric(summary: Record) -> str:

@@ -43,7 +43,7 @@ def fit_of(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
         return Fitted(
             lambda data: _with_columns(fitted.apply(data), names).map_examples(scaled),
             # In float64: a training that diverged must not overflow here.
-            lambda outputs: np.float64(outputs) * scale + center,
+            lambda outputs: outputs.astype(np.float64) * scale + center,
             standardizer,
         )
 
