@@ -41,7 +41,7 @@ def render(lines: Sequence[Record]) -> str:
             f"## {DATASETS[name].title}",
             "",
             f"`fedjax-med study {name}`: {summary['hospitals']} clients, "
-            f"{summary['patients']:,} patients; {settings['num_splits']} splits, "
+            f"{summary['patients']:,} examples; {settings['num_splits']} splits, "
             f"{settings['num_seeds']} seeds, {settings['rounds']} rounds; "
             f"{summary['seconds']['total']:.0f} s for all trainings. "
             f"{_metric(summary)}",
@@ -55,8 +55,9 @@ def render(lines: Sequence[Record]) -> str:
         ]
     environment = next(line for line in reversed(lines) if "command" in line)
     text += [
-        f"Made by `{environment['command']}` on {environment['processor']}, "
-        f"{environment['cpu_count']} cores, JAX {environment['jax']}; this page by `python -m benchmarks.studies.table`.",
+        f"Made by `python -m benchmarks.studies --json -`, one dataset at a time, on a busy machine "
+        f"({environment['processor']}, {environment['cpu_count']} cores, JAX {environment['jax']}); this "
+        "page by `python -m benchmarks.studies.table`.",
         "",
     ]
     return "\n".join(text)

@@ -31,30 +31,29 @@ outcomes of its own yet gains it from the others.""",
     "diabetes130": """\
 **What it means.** Readmission within 30 days is hard to predict from these features, for pooled patients too
 (AUROC about .65). Half of the clients (payers) are small, and their own models differ much between splits,
-so means over clients have wide intervals; over all patients together, exact and personalised
-federated models come close to, or above, what one payer's tens of thousands of patients give alone.
+so means over clients have wide intervals and show no gain. Over all patients together the exact federated
+fit is the best, by .01; a third of the patients are of one client, which learns as much alone.
 The file does not name its hospitals; with real ones this may look different.""",
     "heart-disease": """\
-**What it means.** Ranking patients gains about .03 in AUROC over hospitals alone, mostly at the V.A. in Long
-Beach, which its interval over five splits just fails to prove. Probabilities do not gain: hospitals differ in
+**What it means.** Ranking patients gains about .03 in AUROC over hospitals alone, at Cleveland and at the
+V.A. in Long Beach, which its interval over five splits just fails to prove. Probabilities do not gain: hospitals differ in
 how ill their patients are, a single shared model is badly calibrated at each (Switzerland: nearly all are
 ill), and hospitals alone or personalised (Ditto) have the better accuracy and Brier score. Share the
 ranking, keep the intercept.""",
     "ncctg-lung": """\
 **What it means.** Federation is what makes a model possible: 18 institutions of 2 to 36 patients cannot fit a
-Cox model alone (C-index over all patients .56), together they reach what pooled patients reach (.66). Means
-over institutions have wide intervals, since most have a handful of test patients.""",
+Cox model alone (C-index over all patients .56), together they reach what pooled patients reach (.66), a
+difference that is more than chance. Means over institutions have wide intervals, since most have a handful of test patients.""",
     "parkinsons-telemonitoring": """\
 **What it means.** A shared model of the voice is useless for a patient at home: 42 patients differ far more
-from each other than any does over half a year, and each patient's own mean is better than every federated
-model by a factor of three, and than most personalised ones. Federation does not help here; a patient
-who is new is off by nine points of the score whatever is done. Splits are random in time, which flatters
-models of a patient's own data.""",
+from each other than any does over half a year, and the errors of shared models are three times those of
+each patient's own mean, which models of single patients and personalised ones do not beat either.
+Federation does not help here; a patient who is new is off by nine points of the score whatever is done.
+Recordings are divided at random in time, which flatters models of a patient's own data.""",
     "tcga-brca": """\
-**What it means.** Regions that train alone are not worse on average, but differ more; the best single region's
-model is worse elsewhere than a federated one. With 32 deaths in a test set, no method is shown to beat
-another. Regions left out are served as well as those that took part, better than by their own small data
-for Canada and the Midwest.""",
+**What it means.** Regions that train alone are not worse on average, but differ more among each other; the
+best single region's model is worse elsewhere than a federated one. With some thirty deaths in a test set, no
+other difference is shown. Regions that were left out are served about as well as those that took part.""",
     "vaccine-trial": """\
 **What it means.** Countries gain: twelve of them find the risk factors together that each has too few
 infections for (C-index .69 against .65 alone). The exact federated fit, stratified by country, gives the
