@@ -1,0 +1,1 @@
+"""Federated genetics on HapMap 3 against pooled, local and naive analyses."""
