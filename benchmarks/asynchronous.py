@@ -9,7 +9,6 @@ all: synchronous rounds of ten, rounds that ask thirteen and take the first ten,
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +21,7 @@ _TARGET = 0.93
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("asynchronous", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA)",
-    )
+    parser = records.data_parser("asynchronous", __doc__)
     parser.add_argument("--updates", type=records.at_least(20), default=600, help="default: 600")
     parser.add_argument("--seeds", type=records.at_least(1), default=5, help="default: 5")
     parser.add_argument("--figure", metavar="FILE", help="image of the curves")

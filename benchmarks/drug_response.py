@@ -7,7 +7,6 @@ responses; all divisions of a method are one compiled call. Rates are fixed, not
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -281,12 +280,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("drug_response", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA, or download)",
-    )
+    parser = records.data_parser("drug_response", __doc__)
     parser.add_argument("--seeds", type=records.at_least(2), default=5, help="default: 5")
     parser.add_argument("--rounds", type=records.at_least(1), default=60, help="default: 60")
     parser.add_argument("--page", metavar="FILE", help="write the page from --json, train nothing")

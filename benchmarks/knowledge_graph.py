@@ -7,7 +7,6 @@ the same everywhere and nothing is tuned.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,12 +25,7 @@ LEARNING_RATE, EPOCHS, BATCH_SIZE, NEGATIVES = 0.02, 3, 128, 8
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("knowledge_graph", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA)",
-    )
+    parser = records.data_parser("knowledge_graph", __doc__)
     parser.add_argument("--seeds", type=records.at_least(2), default=5, help="default: 5")
     parser.add_argument("--rounds", type=records.at_least(1), default=20, help="default: 20")
     parser.add_argument("--model", choices=(*MODELS, "all"), default="all", help="default: all")

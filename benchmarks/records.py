@@ -49,6 +49,17 @@ def parser(module: str, description: str | None) -> Parser:
     return made
 
 
+def data_parser(module: str, description: str | None) -> Parser:
+    """`parser` with the option `--data-dir`, for benchmarks on real data."""
+    made = parser(module, description)
+    made.add_argument(
+        "--data-dir",
+        default=os.environ.get("FEDJAX_MED_DATA"),
+        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA, or download)",
+    )
+    return made
+
+
 def at_least(least: int):
     """An argument type: whole numbers from `least` on."""
 

@@ -9,7 +9,6 @@ method are one compiled call. Times are of single runs in turn with FedAvg.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -26,12 +25,7 @@ _T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31,
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("algorithms", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA)",
-    )
+    parser = records.data_parser("algorithms", __doc__)
     parser.add_argument(
         "--setting",
         choices=("heart-disease", "pneumonia-mnist", "all"),

@@ -19,12 +19,7 @@ from benchmarks import records
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("flamby", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA, or download)",
-    )
+    parser = records.data_parser("flamby", __doc__)
     parser.add_argument(
         "--dataset",
         choices=("heart-disease", "tcga-brca", "all"),

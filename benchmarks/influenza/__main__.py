@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,12 +17,7 @@ from benchmarks import records
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("influenza", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA)",
-    )
+    parser = records.data_parser("influenza", __doc__)
     parser.add_argument("--places", choices=("regions", "states"), default="regions")
     parser.add_argument(
         "--model", choices=("autoregression", "convolution", "gru"), default="autoregression"

@@ -7,7 +7,6 @@ intervals, per hospital, and at hospitals that were left out; and a line of what
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -31,12 +30,7 @@ _ALSO = ("auroc", "auprc", "accuracy", "brier", "ece", "uno_c", "mae", "r2")
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("studies", __doc__)
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA)",
-    )
+    parser = records.data_parser("studies", __doc__)
     parser.add_argument(
         "--dataset",
         action="append",
