@@ -8,7 +8,6 @@ times are given with and without compilation.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,13 +20,8 @@ LEARNING_RATES = (0.01, 0.03, 0.1, 0.3)
 
 def make_parser() -> records.Parser:
     """The command line."""
-    parser = records.parser("experiments", __doc__)
+    parser = records.data_parser("experiments", __doc__)
     whole = records.at_least
-    parser.add_argument(
-        "--data-dir",
-        default=os.environ.get("FEDJAX_MED_DATA"),
-        help="folder with local copies of the datasets (default: FEDJAX_MED_DATA, or download)",
-    )
     parser.add_argument("--seeds", type=whole(1), default=16, help="default: 16")
     parser.add_argument("--rounds", type=whole(1), default=500, help="default: 500")
     parser.add_argument("--batch-size", type=whole(1), default=32, help="default: 32")

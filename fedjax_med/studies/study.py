@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from fedjax_med import tasks
@@ -36,6 +37,8 @@ BASELINES = {
 _TUNING_SHARE = 0.25
 _EXACT_BATCH = 1024
 _HIDDEN = (32, 16)
+# Of exact methods, whose hospitals send the square of it.
+MOST_PARAMETERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +108,8 @@ def run_study(
       tell: called with what is being done.
 
     Raises:
-      DataError: if the data cannot be learned from, or there are fewer than two hospitals.
+      DataError: if the data cannot be learned from, there are fewer than two hospitals, or the model
+        is too large for a method.
     """
     if dataset.num_clients < 2:
         raise DataError(f"a study needs at least 2 hospitals, {dataset.name} has 1.")
@@ -122,6 +126,7 @@ def run_study(
     tuning = to_tune_on(populations, fit, share=_TUNING_SHARE, **divide)
     left_out = hospitals_left_out(dataset, fit) if settings.leave_one_out else []
     learner = _learner(settings, populations[0])
+    _refuse_large_exact(settings, learner)
     judge = Judge(*judged_by(kind, times=_times(first) if kind == "survival" else ()))
     seconds = {"preprocessing": time.perf_counter() - start}
     study = Study(
@@ -164,6 +169,16 @@ def _learner(settings: Settings, population: Population) -> Learner:
         settings.rounds,
         epochs(settings.local_epochs, batch_size=min(batch_size, largest)),
     )
+
+
+def _refuse_large_exact(settings: Settings, learner: Learner) -> None:
+    exact = [name for name in settings.methods if METHODS[name].exact]
+    size = sum(x.size for x in jax.tree.leaves(learner.task.init(settings.seed).params))
+    if exact and size > MOST_PARAMETERS:
+        raise DataError(
+            f"the model has {size:,} parameters, but {exact[0]} takes at most {MOST_PARAMETERS:,}: "
+            "hospitals would send their square; leave it out of the methods."
+        )
 
 
 def _seeds(study: Study) -> range:

@@ -201,6 +201,12 @@ def test_the_best_site_is_not_the_one_that_is_upside_down():
     assert "North" not in study.best_sites
 
 
+def test_models_that_are_too_large_for_exact_fits_are_refused(monkeypatch):
+    monkeypatch.setattr("fedjax_med.studies.study.MOST_PARAMETERS", 3)
+    with pytest.raises(DataError, match="parameters, but newton takes at most 3: hospitals would"):
+        run_study(make_hospitals(), settings(methods=("fedavg", "newton"), leave_one_out=False))
+
+
 def test_what_cannot_be_studied():
     with pytest.raises(DataError, match="at least 2 hospitals, toy has 1"):
         run_study(make_hospitals().pooled(), settings())
