@@ -2,9 +2,10 @@
 
 from fedjax_med.engine.task import Task
 from fedjax_med.tasks.classification import binary_classification, multiclass_classification
-from fedjax_med.tasks.defaults import TableTask, default_for, for_table
+from fedjax_med.tasks.defaults import ModelTask, default_for, for_dataset, for_table
 from fedjax_med.tasks.kinds import kind_of
 from fedjax_med.tasks.links import Graph, graph_of, link_prediction
+from fedjax_med.tasks.modalities import Modality, modality_of
 from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.regression import regression
 from fedjax_med.tasks.response import DrugScale, drug_scale, masked_responses
@@ -14,7 +15,8 @@ from fedjax_med.tasks.unsupervised import clustering, density_estimation, recons
 __all__ = [
     "DrugScale",
     "Graph",
-    "TableTask",
+    "Modality",
+    "ModelTask",
     "Task",
     "binary_classification",
     "clustering",
@@ -23,12 +25,14 @@ __all__ = [
     "density_estimation",
     "discrete_time_survival",
     "drug_scale",
+    "for_dataset",
     "for_table",
     "graph_of",
     "interval_edges",
     "kind_of",
     "link_prediction",
     "masked_responses",
+    "modality_of",
     "multiclass_classification",
     "multilabel_classification",
     "reconstruction",

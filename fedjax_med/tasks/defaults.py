@@ -1,4 +1,4 @@
-"""The task and the model that fit a table, for those who choose neither by hand."""
+"""The task and the model that fit a dataset, for those who choose neither by hand."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from fedjax_med.models import (
 )
 from fedjax_med.tasks.classification import binary_classification, multiclass_classification
 from fedjax_med.tasks.kinds import Kind, kind_of, num_outputs
+from fedjax_med.tasks.modalities import modality_of, network_of
 from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.partial_likelihood import Ties
 from fedjax_med.tasks.regression import regression
@@ -29,8 +30,8 @@ MODELS = ("linear", "mlp", "embeddings", "transformer")
 TAKE_MISSING = ("embeddings", "transformer")
 
 
-class TableTask(NamedTuple):
-    """What is learned from a table.
+class ModelTask(NamedTuple):
+    """What is learned from a dataset.
 
     Attributes:
       kind: of the outcome; with the options of the task it says how predictions are judged, see
@@ -57,7 +58,7 @@ def for_table(
     scale: float = 1.0,
     ties: Ties = "efron",
     edges: Sequence[float] | np.ndarray | None = None,
-) -> TableTask:
+) -> ModelTask:
     """The task of `kind_of(dataset)` with a model of the right number of outputs.
 
     Args:
@@ -102,17 +103,56 @@ def for_table(
         }[model]()
     else:
         network = model
-    example = dataset.train.examples
+    if kind == "survival":
+        example = dataset.train.examples
+        if edges is None:
+            return ModelTask(kind, network, cox(network, example, ties=ties))
+        return ModelTask(kind, network, discrete_time_survival(network, example, edges=edges))
+    return _with_task(dataset, kind, network, center, scale)
+
+
+def for_dataset(
+    dataset: FederatedDataset,
+    model: str | Model | None = None,
+    *,
+    hidden: Sequence[int] = (32, 16),
+    center: float = 0.0,
+    scale: float = 1.0,
+) -> ModelTask:
+    """The task of `kind_of(dataset)` with a model for its modality, see `modality_of`.
+
+    Args:
+      dataset: as the model will be given it.
+      model: name of a model of the modality, `for_table` or `modalities.NETWORKS`; None for the
+        default one; or a model of one's own, of which nothing is checked.
+      hidden: widths of hidden layers, of models of tables that have them.
+      center: of the target of a regression, see `regression`.
+      scale: of the target of a regression.
+
+    Raises:
+      DataError: if no kind or modality fits, or the model cannot take the examples.
+      ValueError: if there is no model of that name.
+    """
+    modality = modality_of(dataset)
+    if modality == "table":
+        return for_table(dataset, model or "linear", hidden=hidden, center=center, scale=scale)
+    kind = kind_of(dataset)
+    if model is None or isinstance(model, str):
+        model = network_of(dataset, modality, model)(dataset, num_outputs(dataset, kind))
+    return _with_task(dataset, kind, model, center, scale)
+
+
+def _with_task(
+    dataset: FederatedDataset, kind: Kind, network: Model, center: float, scale: float
+) -> ModelTask:
     tasks: dict[Kind, Callable[[Model, PyTree], Task]] = {
         "binary": binary_classification,
         "multiclass": multiclass_classification,
         "multilabel": multilabel_classification,
         "regression": lambda m, e: regression(m, e, center=center, scale=scale),
-        "survival": lambda m, e: (
-            cox(m, e, ties=ties) if edges is None else discrete_time_survival(m, e, edges=edges)
-        ),
+        "survival": cox,
     }
-    return TableTask(kind, network, tasks[kind](network, example))
+    return ModelTask(kind, network, tasks[kind](network, dataset.train.examples))
 
 
 def default_for(
