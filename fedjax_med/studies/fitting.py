@@ -1,4 +1,7 @@
-"""The preprocessing of a study: the same columns in every population, each fitted to its own patients."""
+"""The preprocessing of a study, fitted to the training patients of each population.
+
+Tables have the same columns in every population. Images, signals and visits are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from fedjax_med.studies.populations import Fit, Fitted
 from fedjax_med.studies.settings import Settings
 from fedjax_med.tasks.defaults import TAKE_MISSING
 from fedjax_med.tasks.kinds import Kind
+from fedjax_med.tasks.modalities import modality_of
 
 
 def fit_of(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
@@ -21,6 +25,8 @@ def fit_of(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
     Which columns have indicators of missing values, and which have too few values to be used, may
     differ between populations; those of the first split decide for all.
     """
+    if modality_of(dataset) != "table":
+        return _with_target(lambda raw: Fitted(_same, _as_it_is, None), kind)
     impute = None if settings.model in TAKE_MISSING else settings.impute
 
     def fit_table(raw: FederatedDataset) -> preprocessing.Preprocessor:
@@ -30,24 +36,34 @@ def fit_of(settings: Settings, dataset: FederatedDataset, kind: Kind) -> Fit:
 
     def fit(raw: FederatedDataset) -> Fitted:
         fitted = fit_table(raw)
-        standardizer = _standardizer(fitted, names)
-        if kind != "regression":
-            return Fitted(
-                lambda data: _with_columns(fitted.apply(data), names), _as_it_is, standardizer
-            )
+        return Fitted(
+            lambda data: _with_columns(fitted.apply(data), names),
+            _as_it_is,
+            _standardizer(fitted, names),
+        )
+
+    return _with_target(fit, kind)
+
+
+def _with_target(fit: Fit, kind: Kind) -> Fit:
+    """The same preprocessing, with the target of a regression in standard deviations from its mean."""
+    if kind != "regression":
+        return fit
+
+    def fit_both(raw: FederatedDataset) -> Fitted:
+        fitted = fit(raw)
         center, scale = preprocessing.fit_target(raw)
 
         def scaled(examples: Any) -> Any:
             return {**examples, "y": ((examples["y"] - center) / scale).astype(np.float32)}
 
-        return Fitted(
-            lambda data: _with_columns(fitted.apply(data), names).map_examples(scaled),
+        return fitted._replace(
+            apply=lambda data: fitted.apply(data).map_examples(scaled),
             # In float64: a training that diverged must not overflow here.
-            lambda outputs: outputs.astype(np.float64) * scale + center,
-            standardizer,
+            restore=lambda outputs: outputs.astype(np.float64) * scale + center,
         )
 
-    return fit
+    return fit_both
 
 
 def _standardizer(
@@ -62,6 +78,10 @@ def _standardizer(
         np.array([center.get(name, 0.0) for name in names]),
         np.array([scale.get(name, 1.0) for name in names]),
     )
+
+
+def _same(dataset: FederatedDataset) -> FederatedDataset:
+    return dataset
 
 
 def _as_it_is(outputs: np.ndarray) -> np.ndarray:

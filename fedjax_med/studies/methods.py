@@ -37,29 +37,39 @@ class Method(NamedTuple):
 
     Attributes:
       title: its name in tables.
-      build: `(task, learning rate of the clients or ridge, number of clients) -> algorithm`.
+      build: `(task, optimizer of the clients, learning rate of the clients or ridge, number of clients)
+        -> algorithm`.
       is_personal: whether every hospital is judged by a model of its own. A hospital that was left
         out is judged by the shared one.
       exact: for methods without a learning rate, of linear models only.
+      only_sgd: whether its clients take steps of their own kind, whatever the others do.
     """
 
     title: str
-    build: Callable[[Task, Chosen, int], FederatedAlgorithm]
+    build: Callable[[Task, optax.GradientTransformation, Chosen, int], FederatedAlgorithm]
     is_personal: bool = False
     exact: Exact | None = None
+    only_sgd: bool = False
 
 
-def _fed_avg(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedAlgorithm:
-    del num_clients
-    return algorithms.fed_avg(task.gradient, optax.sgd(learning_rate))
+def _fed_avg(
+    task: Task, optimizer: optax.GradientTransformation, learning_rate: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del learning_rate, num_clients
+    return algorithms.fed_avg(task.gradient, optimizer)
 
 
-def _fed_prox(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedAlgorithm:
-    del num_clients
-    return algorithms.fed_prox(task.gradient, optax.sgd(learning_rate), mu=_MU)
+def _fed_prox(
+    task: Task, optimizer: optax.GradientTransformation, learning_rate: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del learning_rate, num_clients
+    return algorithms.fed_prox(task.gradient, optimizer, mu=_MU)
 
 
-def _scaffold(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedAlgorithm:
+def _scaffold(
+    task: Task, optimizer: optax.GradientTransformation, learning_rate: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del optimizer
     return algorithms.scaffold(
         task.gradient,
         learning_rate=learning_rate,
@@ -68,22 +78,24 @@ def _scaffold(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedA
     )
 
 
-def _fed_adam(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedAlgorithm:
-    del num_clients
-    return algorithms.fed_adam(
-        task.gradient, optax.sgd(learning_rate), server_learning_rate=_SERVER_LEARNING_RATE
-    )
+def _fed_adam(
+    task: Task, optimizer: optax.GradientTransformation, learning_rate: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del learning_rate, num_clients
+    return algorithms.fed_adam(task.gradient, optimizer, server_learning_rate=_SERVER_LEARNING_RATE)
 
 
-def _ditto(task: Task, learning_rate: Chosen, num_clients: int) -> FederatedAlgorithm:
-    del num_clients
-    return algorithms.ditto(
-        task.gradient, optax.sgd(learning_rate), lam=_LAMBDA, weighting=algorithms.by_examples
-    )
+def _ditto(
+    task: Task, optimizer: optax.GradientTransformation, learning_rate: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del learning_rate, num_clients
+    return algorithms.ditto(task.gradient, optimizer, lam=_LAMBDA, weighting=algorithms.by_examples)
 
 
-def _newton(task: Task, ridge: Chosen, num_clients: int) -> FederatedAlgorithm:
-    del num_clients
+def _newton(
+    task: Task, optimizer: optax.GradientTransformation, ridge: Chosen, num_clients: int
+) -> FederatedAlgorithm:
+    del optimizer, num_clients
     return algorithms.newton(task.loss, ridge=ridge)
 
 
@@ -91,7 +103,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "fedavg": Method("FedAvg", _fed_avg),
         "fedprox": Method("FedProx", _fed_prox),
-        "scaffold": Method("SCAFFOLD", _scaffold),
+        "scaffold": Method("SCAFFOLD", _scaffold, only_sgd=True),
         "fedadam": Method("FedAdam", _fed_adam),
         "ditto": Method("Ditto (personal)", _ditto, is_personal=True),
         "newton": Method("Newton (exact)", _newton, exact=Exact()),

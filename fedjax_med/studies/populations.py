@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_med.data import ClientArrays, FederatedDataset
+from fedjax_med.data import ClientArrays, DataError, FederatedDataset
 from fedjax_med.data._tree import map_leaves
 from fedjax_med.data.standardize import Standardizer
 from fedjax_med.evaluation import leave_one_hospital_out, repeated_splits, together
@@ -101,6 +101,29 @@ def splits(
     """Repeated random splits within every hospital; see `evaluation.repeated_splits`."""
     divided = repeated_splits(dataset, repeats=repeats, test=test, seed=seed, stratify=stratify)
     return [population(f"split {i + 1}", part, fit) for i, part in enumerate(divided)]
+
+
+def own_division(dataset: FederatedDataset, fit: Fit) -> Population:
+    """The training and test patients that the dataset itself has; see `to_tune_on_own`.
+
+    Raises:
+      DataError: if it has no test patients.
+    """
+    if dataset.test is None:
+        raise DataError(
+            f"{dataset.name} has no test examples; use random divisions (division 'random')."
+        )
+    return population("own division", dataset, fit)
+
+
+def to_tune_on_own(
+    of: Population, fit: Fit, *, share: float, seed: int, stratify: str | None
+) -> list[Population]:
+    """The dataset's own validation patients to be judged, or a share of the training patients."""
+    if of.raw.validation is None:
+        return to_tune_on([of], fit, share=share, seed=seed, stratify=stratify)
+    raw = of.raw.replace(validation=None, test=of.raw.validation)
+    return [population(f"{of.name}, to tune on", raw, fit)]
 
 
 def hospitals_left_out(dataset: FederatedDataset, fit: Fit) -> list[Population]:

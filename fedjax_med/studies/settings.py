@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
+
+import optax
 
 from fedjax_med.preprocessing.imputation import Method as Impute
 from fedjax_med.preprocessing.preprocessor import Standardize
 from fedjax_med.studies.methods import METHODS
+from fedjax_med.tasks.modalities import NETWORKS, Modality
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,15 +21,20 @@ class Settings:
 
     Attributes:
       methods: keys of `METHODS`.
-      model: "linear", "mlp", "embeddings" or "transformer".
+      model: of tables "linear", "mlp", "embeddings" or "transformer"; else one of
+        `tasks.modalities.NETWORKS`.
       hidden: units of hidden layers, for "mlp" and "embeddings"; 32 and 16 if empty.
       rounds: federated rounds of every training.
       local_epochs: passes of a hospital over its patients in a round.
       batch_size: patients of a minibatch; 0 for all of a hospital at once.
+      client_optimizer: "sgd", "momentum" (SGD with a momentum of 0.9) or "adam", new every round.
       learning_rates: of the clients, one is chosen for each method.
       num_seeds: trainings that differ in nothing but the seed.
-      num_splits: repeated random divisions into training and test patients.
-      test: share of test patients.
+      division: "random" for repeated random divisions into training and test patients; "own" for the
+        dataset's own, such as an official test set or a later time, learning rates being chosen on its
+        validation patients if it has some.
+      num_splits: random divisions; 1 for the dataset's own.
+      test: share of test patients in random divisions.
       leave_one_out: whether every hospital is left out once.
       impute: how missing values are filled in, see `Preprocessor.fit`; models that take missing
         values are given them.
@@ -44,8 +52,10 @@ class Settings:
     rounds: int = 50
     local_epochs: int = 1
     batch_size: int = 16
+    client_optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     num_seeds: int = 5
+    division: Literal["random", "own"] = "random"
     num_splits: int = 5
     test: float = 0.3
     leave_one_out: bool = True
@@ -61,10 +71,26 @@ class Settings:
                 raise ValueError(f"methods must be among {', '.join(METHODS)}, got {method!r}.")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods must name some, each once, got {self.methods!r}.")
+        own = [name for name in self.methods if METHODS[name].only_sgd]
+        if own and self.client_optimizer == "adam":
+            raise ValueError(
+                f"methods must not have {own[0]!r} with client_optimizer 'adam'; its steps are those "
+                "of SGD."
+            )
         exact = [name for name in self.methods if METHODS[name].exact]
         if exact and self.model != "linear":
             raise ValueError(
                 f"methods must not have {exact[0]!r} with model {self.model!r}; it is for linear models."
+            )
+        if self.client_optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"client_optimizer must be {', '.join(OPTIMIZERS)}, got {self.client_optimizer!r}."
+            )
+        if self.division not in ("random", "own"):
+            raise ValueError(f"division must be 'random' or 'own', got {self.division!r}.")
+        if self.division == "own" and self.num_splits != 1:
+            raise ValueError(
+                f"num_splits must be 1 with the dataset's own division, got {self.num_splits}."
             )
         if self.hidden and self.model not in ("mlp", "embeddings"):
             raise ValueError(
@@ -76,7 +102,7 @@ class Settings:
             ("local_epochs", 1),
             ("batch_size", 0),
             ("num_seeds", 1),
-            ("num_splits", 2),
+            ("num_splits", 1 if self.division == "own" else 2),
             ("num_resamples", 0),
             ("seed", 0),
         ):
@@ -91,6 +117,10 @@ class Settings:
         """JSON-able."""
         return dataclasses.asdict(self)
 
+
+OPTIMIZERS: Mapping[str, Callable[[Any], optax.GradientTransformation]] = MappingProxyType(
+    {"sgd": optax.sgd, "momentum": lambda rate: optax.sgd(rate, momentum=0.9), "adam": optax.adam}
+)
 
 # What differs from the defaults; larger minibatches where hospitals are large, for speed.
 BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -116,12 +146,31 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def settings_for(dataset: str, **chosen: Any) -> Settings:
+def settings_for(dataset: str, modality: Modality = "table", **chosen: Any) -> Settings:
     """The default settings of a dataset by its name, with what was chosen instead.
 
-    Methods that are for linear models are left out where another one was chosen.
+    Methods that do not fit the model or the optimizer are left out of the default ones.
+
+    Args:
+      dataset: its name.
+      modality: of the dataset, see `tasks.modality_of`.
+      chosen: settings.
+
+    Raises:
+      ValueError: names the setting that does not fit.
     """
     values = {**BY_DATASET.get(dataset, {}), **chosen}
-    if values.get("model", "linear") != "linear":
-        values.setdefault("methods", tuple(m for m in METHODS if not METHODS[m].exact))
+    if modality != "table":
+        values = {"leave_one_out": False, "learning_rates": (0.01, 0.03, 0.1)} | values
+        values.setdefault("model", next(iter(NETWORKS.get(modality, {"linear": None}))))
+    if values.get("division") == "own":
+        values.setdefault("num_splits", 1)
+    linear = values.get("model", "linear") == "linear"
+    adaptive = values.get("client_optimizer") == "adam"
+    fitting = [
+        name
+        for name, method in METHODS.items()
+        if (linear or not method.exact) and not (adaptive and method.only_sgd)
+    ]
+    values.setdefault("methods", tuple(fitting))
     return Settings(**values)

@@ -20,10 +20,12 @@ from fedjax_med.studies.methods import METHODS, Method
 from fedjax_med.studies.populations import (
     Population,
     hospitals_left_out,
+    own_division,
     splits,
     to_tune_on,
+    to_tune_on_own,
 )
-from fedjax_med.studies.settings import Settings
+from fedjax_med.studies.settings import OPTIMIZERS, Settings
 from fedjax_med.studies.training import Learner, Outputs
 from fedjax_med.tasks.kinds import Kind
 
@@ -78,6 +80,11 @@ class Study:
     seconds: dict[str, float]
 
     @property
+    def is_own(self) -> bool:
+        """Whether training and test patients are the dataset's own."""
+        return self.settings.division == "own"
+
+    @property
     def names(self) -> list[str]:
         """Baselines, then methods."""
         return [*BASELINES, *self.settings.methods]
@@ -97,7 +104,7 @@ def run_study(
 ) -> Study:
     """Compares methods with each other and with what hospitals have without them.
 
-    Patients are divided into training and test patients `num_splits` times. For each division, all
+    Patients are divided into training and test patients `num_splits` times, or as the dataset does. For each division, all
     preprocessing is fitted federatedly to the training patients; the learning rate of each method is
     chosen by the main metric on a quarter of them, with one seed; then every method is trained with
     every seed. All divisions, seeds and learning rates of a method are one compiled call.
@@ -117,13 +124,19 @@ def run_study(
     kind = tasks.kind_of(dataset)
     key = "event" if kind == "survival" else None if kind in ("regression", "multilabel") else "y"
     tell("preprocessing")
-    first = next(
-        repeated_splits(dataset, repeats=1, test=settings.test, seed=settings.seed, stratify=key)
-    )
-    fit = fit_of(settings, first, kind)
     divide = {"seed": settings.seed, "stratify": key}
-    populations = splits(dataset, fit, repeats=settings.num_splits, test=settings.test, **divide)
-    tuning = to_tune_on(populations, fit, share=_TUNING_SHARE, **divide)
+    if settings.division == "own":
+        first = dataset
+        fit = fit_of(settings, first, kind)
+        populations = [own_division(dataset, fit)]
+        tuning = to_tune_on_own(populations[0], fit, share=_TUNING_SHARE, **divide)
+    else:
+        first = next(repeated_splits(dataset, repeats=1, test=settings.test, **divide))
+        fit = fit_of(settings, first, kind)
+        populations = splits(
+            dataset, fit, repeats=settings.num_splits, test=settings.test, **divide
+        )
+        tuning = to_tune_on(populations, fit, share=_TUNING_SHARE, **divide)
     left_out = hospitals_left_out(dataset, fit) if settings.leave_one_out else []
     learner = _learner(settings, populations[0])
     _refuse_large_exact(settings, learner)
@@ -160,14 +173,15 @@ def _times(dataset: FederatedDataset) -> tuple[float, ...]:
 
 
 def _learner(settings: Settings, population: Population) -> Learner:
-    table = tasks.for_table(population.train, settings.model, hidden=settings.hidden or _HIDDEN)
+    made = tasks.for_dataset(population.train, settings.model, hidden=settings.hidden or _HIDDEN)
     largest = int(population.train.train.sizes.max())
     batch_size = settings.batch_size or largest
     return Learner(
-        table.model,
-        table.task,
+        made.model,
+        made.task,
         settings.rounds,
         epochs(settings.local_epochs, batch_size=min(batch_size, largest)),
+        OPTIMIZERS[settings.client_optimizer],
     )
 
 

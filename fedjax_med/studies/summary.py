@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from fedjax_med.evaluation import (
     gap,
     judge,
     metric_title,
+    over_hospitals,
+    over_patients,
+    paired_bootstrap,
     subgroups,
     together,
 )
@@ -51,7 +54,8 @@ class Judgements(NamedTuple):
 
     Attributes:
       details: of the test patients of the first split by every metric, for the chosen method and
-        what it is compared with first: hospitals alone, and all patients pooled.
+        what it is compared with first: hospitals alone, and all patients pooled. With the dataset's own
+        division, for everything.
       left_out: of all patients of every hospital by the main metric, by models that never saw the
         hospital.
     """
@@ -70,7 +74,7 @@ def judge_patients(study: Study) -> Judgements:
             seeds_together(judge, study.outputs[name][:1], [first], [groups]),
             judge.metrics,
         )
-        for name in ("local", "pooled", study.chosen)
+        for name in (study.names if study.is_own else ("local", "pooled", study.chosen))
     }
     only = {judge.main: judge.metrics[judge.main]}
     left_out = {
@@ -104,8 +108,8 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
     """Everything that tables, figures and the report of a study are made of; None for NaN.
 
     `methods` has for each metric its mean over splits and seeds: `mean` over hospitals each counted
-    once, and `pooled` patients, with intervals over splits (Nadeau and Bengio); `per_hospital`; and the
-    `worst` hospital. `comparisons` (`comparisons_pooled`) are the chosen method's main metric minus that
+    once, and `pooled` patients, with intervals over splits (Nadeau and Bengio) or, with the dataset's own
+    division, over test patients (bootstrap of the mean over seeds); `per_hospital`; and the `worst` hospital. `comparisons` (`comparisons_pooled`) are the chosen method's main metric minus that
     of the others, as means over hospitals (over all patients). `details` judges the first split by patients, with bootstrap intervals, gaps
     between hospitals and subgroups. `left_out` judges every hospital by models that never saw it.
     """
@@ -130,17 +134,11 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
         "tuned": study.tuned,
         "chosen": chosen,
         "best_sites": study.best_sites,
-        "methods": {name: _method(study, name, found[name]) for name in names},
-        "comparisons": {
-            against: _compare(study, found[chosen][main].mean, found[against][main].mean)
-            for against in names
-            if against != chosen
+        "methods": {
+            name: _method(study, name, found[name], judgements.details.get(name)) for name in names
         },
-        "comparisons_pooled": {
-            against: _compare(study, found[chosen][main].pooled, found[against][main].pooled)
-            for against in names
-            if against != chosen
-        },
+        "comparisons": _comparisons(study, found, "mean"),
+        "comparisons_pooled": _comparisons(study, found, "pooled"),
         "details": {name: j.as_dict() for name, j in judgements.details.items()},
         "left_out": {name: j.as_dict() for name, j in judgements.left_out.items()},
         "coefficients": _coefficients(exact_fit(study), study.kind),
@@ -166,7 +164,9 @@ def _over_splits(study: Study, metric: str, by_split: np.ndarray) -> Estimate:
     return Estimate(found.difference, low, high)
 
 
-def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]:
+def _method(
+    study: Study, name: str, found: dict[str, Values], judged: Judgement | None
+) -> dict[str, Any]:
     hospitals = study.dataset.client_names
     described = {}
     for metric, value in found.items():
@@ -174,9 +174,14 @@ def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]
         own = mean_of_defined(np.moveaxis(value.per_hospital, -1, 0).reshape(len(hospitals), -1))
         ideal = study.judge.metrics[metric].ideal
         worst = gap(dict(zip(hospitals, own, strict=True)), ideal)
+        if study.is_own and judged:
+            mean, pooled = judged.mean[metric], judged.pooled.metrics[metric]
+        else:
+            mean = _over_splits(study, metric, mean_of_defined(value.mean))
+            pooled = _over_splits(study, metric, mean_of_defined(value.pooled))
         described[metric] = {
-            "mean": _over_splits(study, metric, mean_of_defined(value.mean)),
-            "pooled": _over_splits(study, metric, mean_of_defined(value.pooled)),
+            "mean": mean,
+            "pooled": pooled,
             "over_seeds": float(np.nanmean(value.mean.std(axis=1))),
             "worst": {"hospital": worst.worst_name, "value": worst.worst},
             "per_hospital": dict(zip(hospitals, own.tolist(), strict=True)),
@@ -184,11 +189,50 @@ def _method(study: Study, name: str, found: dict[str, Values]) -> dict[str, Any]
     return {"title": title_of(name), "is_baseline": name in BASELINES, "metrics": described}
 
 
-def _compare(study: Study, first: np.ndarray, second: np.ndarray) -> Comparison:
-    """Difference of a metric `[splits, seeds]` between two methods, first minus second."""
-    differences = mean_of_defined(first) - mean_of_defined(second)
+def _comparisons(
+    study: Study, found: Mapping[str, dict[str, Values]], over: Literal["mean", "pooled"]
+) -> dict[str, Comparison]:
+    """The chosen method's main metric minus that of every other, over hospitals or over patients."""
+    main = study.judge.main
+    others = [name for name in study.names if name != study.chosen]
+    if study.is_own:
+        return _on_same_patients(study, others, over)
     num_train, num_test = _sizes(study)
-    return corrected_t_test(differences, num_train=num_train, num_test=num_test, level=LEVEL)
+    by_split = {name: mean_of_defined(getattr(value[main], over)) for name, value in found.items()}
+    return {
+        name: corrected_t_test(
+            by_split[study.chosen] - by_split[name],
+            num_train=num_train,
+            num_test=num_test,
+            level=LEVEL,
+        )
+        for name in others
+    }
+
+
+def _on_same_patients(
+    study: Study, others: list[str], over: Literal["mean", "pooled"]
+) -> dict[str, Comparison]:
+    """The same on the test patients of the dataset's own division, resampled together."""
+    metric = over_seeds(study.judge.metrics[study.judge.main])
+    statistic = (over_hospitals if over == "mean" else over_patients)(metric)
+    predicted = {
+        name: seeds_together(study.judge, study.outputs[name], study.populations)
+        for name in [study.chosen, *others]
+    }
+    if not study.settings.num_resamples:
+        return {}
+    return {
+        name: paired_bootstrap(
+            statistic,
+            predicted[study.chosen],
+            predicted[name],
+            level=LEVEL,
+            num_resamples=study.settings.num_resamples,
+            seed=study.settings.seed,
+        )
+        for name in others
+    }
 
 
 def _judged(study: Study, predicted: Predictions, metrics: Mapping[str, Metric]) -> Judgement:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,13 @@ from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.models import Model
 from fedjax_med.studies.methods import Method
 from fedjax_med.studies.populations import Population, pooled, union
+from fedjax_med_kernels.client_batched import client_batched
 
 Outputs = list[np.ndarray]
 
 _SMALLEST_PIECE, _LARGEST_PIECE = 16, 4096
+# Numbers of the examples of a piece: activations of images and signals are some dozens times as many.
+_MOST_NUMBERS = 2**18
 
 
 class Learner(NamedTuple):
@@ -46,12 +49,14 @@ class Learner(NamedTuple):
       task: what is learned.
       rounds: federated rounds.
       local_work: of a hospital in a round.
+      optimizer: of the hospitals, by learning rate.
     """
 
     model: Model
     task: Task
     rounds: int
     local_work: LocalWork
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd
 
 
 class Trained(NamedTuple):
@@ -90,7 +95,7 @@ def federated(
     times = len(experiments)
 
     def build(chosen: float | jax.Array) -> FederatedAlgorithm:
-        return method.build(learner.task, chosen, num_clients)
+        return method.build(learner.task, learner.optimizer(chosen), chosen, num_clients)
 
     run = simulate(
         build,
@@ -170,7 +175,7 @@ def _trained_alone(
     """Models `[experiments, clients, ...]`."""
 
     def build(chosen: float | jax.Array) -> FederatedAlgorithm:
-        return local_only(learner.task.gradient, optax.sgd(chosen))
+        return local_only(learner.task.gradient, learner.optimizer(chosen))
 
     run = simulate(
         build,
@@ -217,7 +222,9 @@ def _applied(model: Model) -> Callable[[Variables, PyTree], jax.Array]:
         size = jax.tree.leaves(examples)[0].shape[0]
         mask = jnp.ones(size, bool)  # padding is cut off on the host
         batch = Batch(examples, mask, jnp.float32(size), jax.random.key(0))
-        return jax.vmap(lambda variables: model.apply(variables, batch, False)[0])(models)
+        # Every model has weights of its own, as clients have in training.
+        outputs = client_batched(lambda variables: model.apply(variables, batch, False)[0])
+        return jax.vmap(outputs)(models)
 
     return apply
 
@@ -231,9 +238,11 @@ def _apply(
 ) -> np.ndarray:
     """Rows `start` to `stop`, in pieces of a few sizes only: each compiles the model once."""
     outputs = []
+    numbers = sum(x[0].size for x in jax.tree.leaves(examples))
+    largest = max(_SMALLEST_PIECE, min(_LARGEST_PIECE, _MOST_NUMBERS // numbers))
     while start < stop:
         piece = _SMALLEST_PIECE
-        while piece < min(stop - start, _LARGEST_PIECE):
+        while piece < min(stop - start, largest):
             piece *= 2
         rows = np.minimum(np.arange(start, start + piece), stop - 1)
         taken = jax.tree.map(lambda x, rows=rows: x[rows], examples)
