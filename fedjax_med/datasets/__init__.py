@@ -23,6 +23,7 @@ from fedjax_med.datasets import (
     _breast_cancer,
     _diabetes130,
     _diabetes_progression,
+    _ecg_mitbih,
     _flu_ili,
     _gdsc,
     _hapmap3,
@@ -35,10 +36,12 @@ from fedjax_med.datasets import (
 from fedjax_med.datasets._breast_cancer import breast_cancer
 from fedjax_med.datasets._diabetes130 import diabetes130
 from fedjax_med.datasets._diabetes_progression import diabetes_progression
+from fedjax_med.datasets._ecg_mitbih import mitbih_beats
 from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
 from fedjax_med.datasets._gdsc import gdsc_ic50
 from fedjax_med.datasets._hapmap3 import hapmap3, hapmap3_snps
 from fedjax_med.datasets._heart_disease import heart_disease
+from fedjax_med.datasets._mitbih_rr import mitbih_rr
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
 from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonitoring
 from fedjax_med.datasets._schema import Schema, read_schema
@@ -71,6 +74,8 @@ __all__ = [
     "info",
     "load",
     "load_tables",
+    "mitbih_beats",
+    "mitbih_rr",
     "ncctg_lung",
     "parkinsons_telemonitoring",
     "ragged_population",
@@ -188,6 +193,28 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence=_heart_disease.LICENCE,
             citation=_heart_disease.CITATION,
             load=heart_disease,
+        ),
+        "mitbih-beats": DatasetInfo(
+            title="MIT-BIH heart beats",
+            description="AAMI class of a heart beat (normal, supraventricular, ventricular, fusion), "
+            "from its waveform; nine real patients, each a client, divided in time.",
+            clients=9,
+            examples=17_800,
+            access="a local copy",
+            licence=_ecg_mitbih.LICENCE,
+            citation=_ecg_mitbih.CITATION,
+            load=mitbih_beats,
+        ),
+        "mitbih-rr": DatasetInfo(
+            title="MIT-BIH beat intervals",
+            description="Class of a heart beat (normal, supraventricular, ventricular), from the "
+            "intervals between beats around it; 47 real patients, each a client, divided in time.",
+            clients=47,
+            examples=99_797,
+            access="a local copy",
+            licence=_ecg_mitbih.LICENCE,
+            citation=_ecg_mitbih.CITATION,
+            load=mitbih_rr,
         ),
         "ncctg-lung": DatasetInfo(
             title="NCCTG lung cancer",

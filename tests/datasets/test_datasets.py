@@ -18,6 +18,8 @@ WITH_MISSING_VALUES = {"diabetes130", "gdsc-ic50", "hapmap3", "ncctg-lung"}
 # What examples are where they are no table with one outcome each.
 OTHERS = {
     "gdsc-ic50": {"x": np.float32, "y": np.float32, "measured": np.bool_},
+    "mitbih-beats": {"x": np.float32, "y": np.int32},
+    "mitbih-rr": {"x": np.float32, "y": np.int32},
     "umls": {"head": np.int32, "relation": np.int32, "tail": np.int32, "client": np.int32},
 }
 
@@ -69,8 +71,8 @@ def test_unknown_dataset_names_the_known_ones(name, hint):
         datasets.load(name)
     assert str(error.value) == (
         f"unknown dataset {name!r}; the datasets are breast-cancer, diabetes-progression, "
-        "diabetes130, flu-ili, gdsc-ic50, hapmap3, heart-disease, ncctg-lung, "
-        f"parkinsons-telemonitoring, synthetic, tcga-brca, umls, vaccine-trial.{hint}"
+        "diabetes130, flu-ili, gdsc-ic50, hapmap3, heart-disease, mitbih-beats, mitbih-rr, "
+        f"ncctg-lung, parkinsons-telemonitoring, synthetic, tcga-brca, umls, vaccine-trial.{hint}"
     )
 
 
