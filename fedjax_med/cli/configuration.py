@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 from fedjax_med.cli.errors import UsageError
+from fedjax_med.cli.models import MODELS
 from fedjax_med.cli.options import RunOptions
 
 _ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
@@ -37,6 +38,8 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "vaccine-trial": {"rounds": 30, "client_lr": 1.0, "batch_size": 128},
 }
 _TAKE_MISSING = ("embeddings", "transformer")
+# What only tables have.
+_OF_TABLES = ("hidden", "impute", "standardize", "combat")
 _HAVE_HIDDEN_LAYERS = ("mlp", "embeddings")
 
 # What may differ between a run and its continuation: it changes no number of the result.
@@ -117,13 +120,16 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def resolve(dataset: str, options: RunOptions, kind: str | None = None) -> RunConfig:
+def resolve(
+    dataset: str, options: RunOptions, kind: str | None = None, modality: str | None = None
+) -> RunConfig:
     """Fills in the defaults and refuses what does not fit together.
 
     Args:
       dataset: name of a dataset, a folder or a schema file.
       options: what was given.
       kind: of the outcome, see `tasks.kind_of`; None as long as the data are not read.
+      modality: of the examples, see `tasks.modality_of`; None as long as the data are not read.
 
     Raises:
       UsageError: names the option, its value and what is allowed.
@@ -151,7 +157,14 @@ def resolve(dataset: str, options: RunOptions, kind: str | None = None) -> RunCo
             f"--momentum {o.momentum} has no effect with --client-optimizer {client_optimizer}; "
             "it is for sgd."
         )
-    model = o.model or ("mlp" if o.hidden else "linear")
+    model = _model(o, modality)
+    is_table = modality in (None, "table")
+    for name in () if is_table else _OF_TABLES:
+        if getattr(o, name) is not None:
+            raise UsageError(
+                f"{option_name(name)} {getattr(o, name)} has no effect on {dataset}, which is no "
+                f"table ({modality})."
+            )
     if model not in _HAVE_HIDDEN_LAYERS and o.hidden is not None:
         raise UsageError(
             f"--hidden {o.hidden} has no effect with --model {model}; it is for "
@@ -197,8 +210,8 @@ def resolve(dataset: str, options: RunOptions, kind: str | None = None) -> RunCo
         clip_norm=o.clip_norm,
         model=model,
         hidden=_hidden(o.hidden or "32,16") if model in _HAVE_HIDDEN_LAYERS else (),
-        impute=None if model in _TAKE_MISSING else o.impute or "median",
-        standardize=o.standardize or "global",
+        impute=None if model in _TAKE_MISSING or not is_table else o.impute or "median",
+        standardize=o.standardize or ("global" if is_table else "none"),
         combat=_or(o.combat, False),
         precision=o.precision or "float32",
         rewrite=_or(o.rewrite, True),
@@ -211,6 +224,21 @@ def resolve(dataset: str, options: RunOptions, kind: str | None = None) -> RunCo
         lanes=o.lanes,
         checkpoint_every=o.checkpoint_every or max(50, rounds // _NUM_CHECKPOINTS),
     )
+
+
+def _model(o: RunOptions, modality: str | None) -> str:
+    """The name of the model, which must be one of the modality."""
+    known = [name for names in MODELS.values() for name in names]
+    if modality is not None:
+        known = MODELS[modality]
+    if o.model is None:
+        return "mlp" if o.hidden and modality in (None, "table") else known[0]
+    if o.model not in known:
+        of = "" if modality is None else f" for a {modality}"
+        raise UsageError(
+            f"--model must be one of {', '.join(dict.fromkeys(known))}{of}, got {o.model!r}."
+        )
+    return o.model
 
 
 def resume(stored: RunConfig, dataset: str, options: RunOptions, folder: str) -> RunConfig:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from fedjax_med.cli.models import MODELS
+
 Algorithm = Literal["fedavg", "fedsgd", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
 Optimizer = Literal["sgd", "adam", "adamw", "yogi", "adagrad", "rmsprop"]
 
@@ -19,6 +21,9 @@ _FEDERATED = Group("Federated training", sort_key=1)
 _LOCAL = Group("Training inside a hospital", sort_key=2)
 _SERVER = Group("Combining the hospitals' models", sort_key=3)
 _MODEL = Group("Model", sort_key=4)
+_OTHER_MODELS = "; ".join(
+    f"{modality}: {', '.join(names)}" for modality, names in MODELS.items() if modality != "table"
+)
 _JUDGING = Group("Evaluation and baselines", sort_key=5)
 _WHERE = Group("Where it runs", sort_key=6)
 _FILES = Group("Files and output", sort_key=7)
@@ -188,12 +193,13 @@ class TrainingOptions(FileOptions):
     ] = None
 
     model: Annotated[
-        Literal["linear", "mlp", "embeddings", "transformer"] | None,
+        str | None,
         _option(
             _MODEL,
-            "linear is a logistic, linear or Cox regression, whatever the outcome asks for; mlp a "
-            "fully connected network; embeddings the same, with categories and missing values "
-            "embedded; transformer has columns as tokens. Default: linear.",
+            "Of tables: linear is a logistic, linear or Cox regression, whatever the outcome asks "
+            "for; mlp a fully connected network; embeddings the same, with categories and missing "
+            "values embedded; transformer has columns as tokens. Images, signals and visits have "
+            f"others: {_OTHER_MODELS}. Default: linear for tables, else the first of them.",
         ),
     ] = None
     hidden: Annotated[
@@ -439,8 +445,8 @@ class StudyOptions(FileOptions):
         ),
     ] = None
     model: Annotated[
-        Literal["linear", "mlp", "embeddings", "transformer"] | None,
-        _option(_MODEL, "Kind of model. Default: linear."),
+        str | None,
+        _option(_MODEL, "Kind of model, as for `run`. Default: linear for tables."),
     ] = None
     hidden: Annotated[
         str | None,

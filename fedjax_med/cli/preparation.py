@@ -14,6 +14,14 @@ from fedjax_med.data import DataError, FederatedDataset
 from fedjax_med.preprocessing import Message, Preprocessor
 from fedjax_med.tasks.defaults import TAKE_MISSING, check_table
 from fedjax_med.tasks.kinds import Kind
+from fedjax_med.tasks.modalities import Modality
+
+
+class Examples(NamedTuple):
+    """What the examples of a dataset are, before anything is fitted to them."""
+
+    kind: Kind
+    modality: Modality
 
 
 class Prepared(NamedTuple):
@@ -21,21 +29,23 @@ class Prepared(NamedTuple):
 
     Attributes:
       dataset: preprocessed; outcomes in natural units.
-      preprocessor: what was fitted to the training rows.
+      preprocessor: what was fitted to the training rows of a table; None of other modalities.
       kind: of the outcome.
       center: of the target of a regression, in its unit; 0 otherwise.
       scale: of the target of a regression, in its unit; 1 otherwise.
     """
 
     dataset: FederatedDataset
-    preprocessor: Preprocessor
+    preprocessor: Preprocessor | None
     kind: Kind
     center: float
     scale: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any] | None:
         """What was done and what left every hospital for it, for the report."""
         fitted = self.preprocessor
+        if fitted is None:
+            return None
         messages = list(fitted.messages)
         if self.kind == "regression":
             messages.append(_of_target())
@@ -53,16 +63,18 @@ class Prepared(NamedTuple):
         }
 
 
-def kind_of_table(dataset: FederatedDataset) -> Kind:
-    """The kind of outcome of a table.
+def look_at(dataset: FederatedDataset) -> Examples:
+    """The kind of outcome and the modality of a dataset.
 
     Raises:
-      DataError: if the examples are no table with an outcome that can be learned.
+      DataError: if the outcome cannot be learned from the examples.
     """
     kind = tasks.kind_of(dataset)
-    # Whether values are missing is not asked here: they may be filled in.
-    check_table(_floating(dataset), TAKE_MISSING[0])
-    return kind
+    modality = tasks.modality_of(dataset)
+    if modality == "table":
+        # Whether values are missing is not asked here: they may be filled in.
+        check_table(_floating(dataset), TAKE_MISSING[0])
+    return Examples(kind, modality)
 
 
 def prepare(config: RunConfig, dataset: FederatedDataset, stored: Path | None = None) -> Prepared:
@@ -76,15 +88,22 @@ def prepare(config: RunConfig, dataset: FederatedDataset, stored: Path | None = 
     Raises:
       DataError: if the data cannot be preprocessed, or the stored preprocessor is not one of theirs.
     """
-    kind = kind_of_table(dataset)
+    kind, modality = look_at(dataset)
+    if modality != "table":
+        center, scale = _target(dataset, kind)
+        return Prepared(dataset, None, kind, center, scale)
     dataset = _floating(dataset)
     fitted = _fit(config, dataset) if stored is None else _stored(stored, dataset)
     if not fitted.feature_names:
         raise DataError(
             f"no column of {dataset.name} has the 5 training values that a statistic is made of."
         )
-    center, scale = preprocessing.fit_target(dataset) if kind == "regression" else (0.0, 1.0)
-    return Prepared(fitted.apply(dataset), fitted, kind, center, scale)
+    return Prepared(fitted.apply(dataset), fitted, kind, *_target(dataset, kind))
+
+
+def _target(dataset: FederatedDataset, kind: Kind) -> tuple[float, float]:
+    """Centre and scale of the outcome of a regression, over all hospitals' training patients."""
+    return preprocessing.fit_target(dataset) if kind == "regression" else (0.0, 1.0)
 
 
 def _fit(config: RunConfig, dataset: FederatedDataset) -> Preprocessor:

@@ -45,9 +45,9 @@ def profile_command(dataset_name: str, options: ProfileOptions) -> int:
     import jax
 
     from fedjax_med.cli import training
-    from fedjax_med.cli.preparation import kind_of_table, prepare
+    from fedjax_med.cli.preparation import look_at, prepare
 
-    config = resolve(dataset_name, asked, kind_of_table(dataset))
+    config = resolve(dataset_name, asked, *look_at(dataset))
     training.quiet_start(config)
     prepared = prepare(config, dataset)
     with jax.enable_x64(config.precision == "float64"):

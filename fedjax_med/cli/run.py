@@ -52,10 +52,10 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
     import jax
 
     from fedjax_med.cli import training
-    from fedjax_med.cli.preparation import kind_of_table, prepare
+    from fedjax_med.cli.preparation import look_at, prepare
 
     if not options.resume:
-        config = resolve(dataset_name, options, kind_of_table(dataset))
+        config = resolve(dataset_name, options, *look_at(dataset))
     training.quiet_start(config)
     # A run that was killed at its very beginning has nothing fitted yet.
     is_fitted = options.resume and (folder.preprocessing.exists() or folder.checkpoints.exists())
@@ -68,7 +68,7 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         elif config != stored:
             folder.write_config(config, fingerprint, started)
         with _telling_how_to_resume(dataset_name, folder, options):
-            if not is_fitted:
+            if prepared.preprocessor is not None and not is_fitted:
                 prepared.preprocessor.save(folder.preprocessing)
             result = _train(config, pieces, prepared.as_json(), folder, options, started)
     if not options.quiet:
@@ -99,7 +99,7 @@ def refuse_large_cohort(config: RunConfig, dataset: FederatedDataset) -> None:
 def _train(
     config: RunConfig,
     pieces: Any,
-    preprocessing: dict[str, Any],
+    preprocessing: dict[str, Any] | None,
     folder: RunFolder,
     options: RunOptions,
     started: str,

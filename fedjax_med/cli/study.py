@@ -34,10 +34,11 @@ def study_command(dataset_name: str, options: StudyOptions) -> int:
     from fedjax_med.reporting.study_report import write_study_report
     from fedjax_med.reporting.versions import versions
     from fedjax_med.studies import judge_patients, run_study, settings_for, summarise
+    from fedjax_med.tasks import modality_of
 
     quiet_jax()
     with bad_arguments():
-        settings = settings_for(dataset_name, **_chosen(options))
+        settings = settings_for(dataset_name, modality_of(dataset), **_chosen(options))
     console = Console(stderr=True, quiet=options.quiet)
     with console.status("study") as status:
         study = run_study(dataset, settings, tell=status.update)

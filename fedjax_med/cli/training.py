@@ -119,7 +119,7 @@ def _in_float64(examples):
 
 
 def _task(config: RunConfig, dataset: FederatedDataset, prepared: Prepared) -> Task:
-    task = tasks.for_table(
+    task = tasks.for_dataset(
         dataset,
         config.model,
         hidden=config.hidden,

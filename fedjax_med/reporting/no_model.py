@@ -35,7 +35,7 @@ def no_model_baseline(dataset: FederatedDataset, kind: Kind, *, split: str = "te
         for name, arrays in dataset.splits().items()
     }
     judged = dataset.replace(feature_names=(), **told)
-    task = tasks.for_table(judged, _AS_IT_IS).task
+    task = tasks.for_dataset(judged, _AS_IT_IS).task
     return evaluate(_NOTHING, judged, task=task, split=split)
 
 

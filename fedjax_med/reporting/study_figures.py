@@ -26,11 +26,13 @@ from fedjax_med.reporting.explanation_figures import (
     importance_figure,
 )
 from fedjax_med.reporting.figures import STYLE, as_svg
+from fedjax_med.reporting.modality_figures import examples_of
 from fedjax_med.reporting.palette import INK, MUTED
 from fedjax_med.studies import Judgements, Study
 from fedjax_med.studies.judging import predictions
 from fedjax_med.studies.summary import RATIOS, exact_fit
 from fedjax_med.studies.training import outputs_of
+from fedjax_med.tasks import modality_of
 
 # Of a model's output.
 _UNITS = {"binary": "log odds", "survival": "log hazard", "regression": "sd of the outcome"}
@@ -103,7 +105,8 @@ def study_figures(
         figures["Calibration"] = reliability_figure(predicted, title=f"Calibration of {title}")
     if study.kind == "survival":
         figures["Survival by predicted risk"] = _survival(study, predicted)
-    figures |= _explanation(study)
+    modality = modality_of(study.dataset)
+    figures |= _explanation(study) if modality == "table" else examples_of(study, modality)
     names = {heading: f"figure{number}" for number, heading in enumerate(figures)}
     drawn = {heading: as_svg(figure, names[heading]) for heading, figure in figures.items()}
     return {"overview": overview(result), **drawn}

@@ -102,10 +102,12 @@ def _header(result: Mapping[str, Any], title: str) -> str:
 
 def _divisions(result: Mapping[str, Any]) -> str:
     settings = result["settings"]
-    return (
-        f"{settings['num_splits']} random splits with {100 * settings['test']:.0f}&nbsp;% test "
-        f"patients, {settings['num_seeds']} seeds, {settings['rounds']} rounds"
+    divided = (
+        "the dataset's own test set"
+        if settings["division"] == "own"
+        else f"{settings['num_splits']} random splits with {100 * settings['test']:.0f}&nbsp;% test patients"
     )
+    return f"{divided}, {settings['num_seeds']} seeds, {settings['rounds']} rounds"
 
 
 def _main_section(result: Mapping[str, Any], figures: Mapping[str, str]) -> str:
@@ -120,9 +122,21 @@ def _main_section(result: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         (page.figure(overview, f"{metric_title(main)} of every method") if overview else "")
         + _metric_table(result, main, with_choice=True)
         + f'<dl class="pairs">{explained}</dl>'
-        + '<p class="note">Intervals are 95&nbsp;% over random splits, corrected for the patients that '
-        "splits share (Nadeau and Bengio 2003). All preprocessing was fitted federatedly to training "
-        "patients, and learning rates were chosen on a part of them.</p>"
+        + f'<p class="note">{_how(result["settings"])}</p>'
+    )
+
+
+def _how(settings: Mapping[str, Any]) -> str:
+    if settings["division"] == "own":
+        return (
+            "Intervals are 95&nbsp;% over test patients (bootstrap, the mean over seeds). Learning rates "
+            "were chosen on the dataset's validation patients, or on a quarter of the training patients "
+            "where it has none."
+        )
+    return (
+        "Intervals are 95&nbsp;% over random splits, corrected for the patients that splits share "
+        "(Nadeau and Bengio 2003). All preprocessing was fitted federatedly to training patients, and "
+        "learning rates were chosen on a part of them."
     )
 
 

@@ -1,0 +1,11 @@
+"""Names of the models of every modality, which commands can tell without starting JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+# The default first. The models themselves: `tasks.for_table` and `tasks.modalities.NETWORKS`.
+MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"table": ("linear", "mlp", "embeddings", "transformer")}
+)
