@@ -7,10 +7,13 @@ indicators named `column=category`, all of them NaN where the category is missin
 has `time`, float32 `[N]`, and `event`, int32 `[N]`, 1 where the event was seen and 0 where the
 patient was censored. Labels are never missing.
 
+Images are uint8 `[N, height, width, channels]` of grey values or RGB.
+
 Importing this imports neither JAX nor scikit-learn, so listing datasets is quick.
 """
 
 import difflib
+import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -28,6 +31,7 @@ from fedjax_med.datasets import (
     _gdsc,
     _hapmap3,
     _heart_disease,
+    _medmnist,
     _ncctg_lung,
     _parkinsons_telemonitoring,
     _tcga_brca,
@@ -41,6 +45,7 @@ from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
 from fedjax_med.datasets._gdsc import gdsc_ic50
 from fedjax_med.datasets._hapmap3 import hapmap3, hapmap3_snps
 from fedjax_med.datasets._heart_disease import heart_disease
+from fedjax_med.datasets._medmnist import medmnist
 from fedjax_med.datasets._mitbih_rr import mitbih_rr
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
 from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonitoring
@@ -74,6 +79,7 @@ __all__ = [
     "info",
     "load",
     "load_tables",
+    "medmnist",
     "mitbih_beats",
     "mitbih_rr",
     "ncctg_lung",
@@ -282,6 +288,19 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             citation="",
             load=vaccine_trial,
         ),
+        **{
+            name: DatasetInfo(
+                title=known.title,
+                description=f"{known.images}; five simulated hospitals.",
+                clients=5,
+                examples=sum(known.num_images),
+                access="downloaded once, or a local copy",
+                licence=_medmnist.LICENCE,
+                citation=_medmnist.CITATION,
+                load=functools.partial(medmnist, name),
+            )
+            for name, known in _medmnist.SETS.items()
+        },
     }
 )
 

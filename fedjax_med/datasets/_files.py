@@ -1,7 +1,7 @@
 """Finds the files of a dataset: a local copy first, the network last, never unverified.
 
 Patients' data changes results silently when a file is another version or cut short, so every
-file is compared with its SHA-256 wherever it comes from.
+file is compared with its SHA-256 wherever it comes from, or with the MD5 that its origin publishes.
 """
 
 import gzip
@@ -22,6 +22,7 @@ from fedjax_med.data import DataError
 DATA_VARIABLE = "FEDJAX_MED_DATA"
 
 _ADVICE = f"pass --data-dir (or data_dir=) or set {DATA_VARIABLE} to a folder that holds it"
+_TITLES = {"sha256": "SHA-256", "md5": "MD5"}
 # Each of what gzip and zipfile raise for bytes that are cut short or changed.
 UNPACKING_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
 
@@ -31,13 +32,22 @@ class Remote(NamedTuple):
 
     Attributes:
       url: address of the file, or of a zip archive that holds it.
-      sha256: in hex, of the file itself, unpacked.
+      sha256: in hex, of the file itself, unpacked; empty if only `md5` is known.
       member: its name inside the archive; empty if `url` is the file.
+      md5: in hex, instead of `sha256`.
+      repacked: SHA-256 of local copies with the same content that were packed in another way.
     """
 
     url: str
     sha256: str
     member: str = ""
+    md5: str = ""
+    repacked: tuple[str, ...] = ()
+
+    @property
+    def known_hash(self) -> str:
+        """Algorithm and digest of the file as it is downloaded."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
 
 
 def locate(
@@ -67,6 +77,20 @@ def locate(
     return {file: _locate_one(name, file, files[file], data_dir) for file in files}
 
 
+def unverified(name: str, file: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """The path of a local copy of which no checksum is known; the caller judges what is in it.
+
+    Raises:
+      DataError: if it is neither in `data_dir` nor in the folder of `FEDJAX_MED_DATA`.
+    """
+    given = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE)
+    local = None if not given else _local_copy(Path(given), name.replace("-", "_"), file)
+    if local is None:
+        where = f"not in {given}" if given else "in no local folder"
+        raise DataError(f"{file} of {name} is {where}, and is not downloaded; {_ADVICE}.")
+    return local
+
+
 def open_text(path: Path, encoding: str = "utf-8") -> io.TextIOWrapper:
     """Opens a file for the `csv` module, unpacking it if its name ends in `.gz`."""
     stream = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
@@ -84,18 +108,30 @@ def verified(path: Path, sha256: str, advice: str = _ADVICE) -> Path:
     Raises:
       DataError: if it is another one, or the file cannot be read.
     """
-    found = _sha256(path, advice)
-    if found != sha256:
+    return _compared(path, f"sha256:{sha256}", advice)
+
+
+def _recognised(path: Path, remote: Remote) -> Path:
+    """`path`, if it is the file or another packing of it."""
+    if remote.repacked and _digest(path, "sha256", _ADVICE) in remote.repacked:
+        return path
+    return _compared(path, remote.known_hash, _ADVICE)
+
+
+def _compared(path: Path, known_hash: str, advice: str) -> Path:
+    algorithm, _, expected = known_hash.partition(":")
+    found = _digest(path, algorithm, advice)
+    if found != expected:
         raise DataError(
-            f"{path} is damaged or another version: its SHA-256 begins with {found[:12]}, "
-            f"expected {sha256[:12]}; replace the file, or {advice} unchanged."
+            f"{path} is damaged or another version: its {_TITLES[algorithm]} begins with "
+            f"{found[:12]}, expected {expected[:12]}; replace the file, or {advice} unchanged."
         )
     return path
 
 
-def _sha256(path: Path, advice: str) -> str:
+def _digest(path: Path, algorithm: str, advice: str) -> str:
     opener = gzip.open if path.suffix == ".gz" else open
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with opener(path, "rb") as stream:
             while piece := stream.read(2**20):
@@ -122,12 +158,12 @@ def _locate_one(name: str, file: str, remote: Remote, data_dir: str | os.PathLik
                 f"{file} of {name} is neither in {root / folder} nor in {root}; {_ADVICE}, "
                 "or leave both out to download it."
             )
-        return verified(local, remote.sha256)
+        return _recognised(local, remote)
     named = os.environ.get(DATA_VARIABLE)
     if named:
         local = _local_copy(Path(named), folder, file)
         if local is not None:
-            return verified(local, remote.sha256)
+            return _recognised(local, remote)
     return _download(name, folder, file, remote)
 
 
@@ -146,16 +182,18 @@ def _download(name: str, folder: str, file: str, remote: Remote) -> Path:
             return _download_member(file, remote, cache)
         # Pooch downloads to a temporary file, compares the checksum and only then renames; a
         # cached file with another checksum is downloaded again.
-        known_hash = f"sha256:{remote.sha256}"
-        return Path(pooch.retrieve(remote.url, known_hash=known_hash, fname=file, path=cache))
+        return Path(
+            pooch.retrieve(remote.url, known_hash=remote.known_hash, fname=file, path=cache)
+        )
     except ValueError as error:
         found = re.search(r"but got ([0-9a-f]{12})", str(error))
         if not found:
             raise
+        algorithm, _, expected = remote.known_hash.partition(":")
         raise DataError(
             f"{file} of {name}, downloaded from {remote.url}, is damaged or another version and "
-            f"was deleted: its SHA-256 begins with {found[1]}, expected {remote.sha256[:12]}; "
-            f"try again, or {_ADVICE}."
+            f"was deleted: its {_TITLES[algorithm]} begins with {found[1]}, expected "
+            f"{expected[:12]}; try again, or {_ADVICE}."
         ) from error
     except (KeyError, *UNPACKING_ERRORS) as error:  # before OSError, which BadGzipFile is
         raise DataError(
@@ -177,7 +215,7 @@ def _download_member(file: str, remote: Remote, cache: Path) -> Path:
     import pooch
 
     path = cache / file
-    if path.is_file() and _sha256(path, _ADVICE) == remote.sha256:
+    if path.is_file() and _digest(path, "sha256", _ADVICE) == remote.sha256:
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
@@ -187,7 +225,7 @@ def _download_member(file: str, remote: Remote, cache: Path) -> Path:
         with zipfile.ZipFile(archive) as packed, packed.open(remote.member) as source:
             with open(unpacked, "wb") as target:
                 shutil.copyfileobj(source, target)
-        found = _sha256(unpacked, _ADVICE)
+        found = _digest(unpacked, "sha256", _ADVICE)
         if found != remote.sha256:
             raise ValueError(f"expected {remote.sha256} but got {found}")
         return unpacked.replace(path)
