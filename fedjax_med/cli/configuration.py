@@ -234,7 +234,7 @@ def _model(o: RunOptions, modality: str | None) -> str:
     if o.model is None:
         return "mlp" if o.hidden and modality in (None, "table") else known[0]
     if o.model not in known:
-        of = "" if modality is None else f" for a {modality}"
+        of = "" if modality is None else f" for {modality} data"
         raise UsageError(
             f"--model must be one of {', '.join(dict.fromkeys(known))}{of}, got {o.model!r}."
         )

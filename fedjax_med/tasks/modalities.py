@@ -58,5 +58,7 @@ def network_of(dataset: FederatedDataset, modality: Modality, name: str | None) 
     if name is None:
         return next(iter(known.values()))
     if name not in known:
-        raise ValueError(f"model must be one of {', '.join(known)} for a {modality}, got {name!r}.")
+        raise ValueError(
+            f"model must be one of {', '.join(known)} for {modality} data, got {name!r}."
+        )
     return known[name]
