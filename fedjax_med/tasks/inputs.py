@@ -17,9 +17,13 @@ def init_key(seed: int) -> jax.Array:
 
 
 def initialise(model: Model, example: PyTree) -> Callable[[int], Variables]:
-    """The task's `init`: a new model from a seed."""
+    """The task's `init`: a new model from a seed.
+
+    The model is shown `x` of one example; where examples have no `x`, all arrays of one.
+    """
+    shown = example.get("x", example) if isinstance(example, dict) else example
 
     def init(seed: int) -> Variables:
-        return model.init(init_key(seed), jnp.asarray(example["x"][:1]))
+        return model.init(init_key(seed), jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), shown))
 
     return init
