@@ -7,5 +7,8 @@ from types import MappingProxyType
 
 # The default first. The models themselves: `tasks.for_table` and `tasks.modalities.NETWORKS`.
 MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {"table": ("linear", "mlp", "embeddings", "transformer")}
+    {
+        "table": ("linear", "mlp", "embeddings", "transformer"),
+        "signal": ("resnet", "convolution", "gru"),
+    }
 )

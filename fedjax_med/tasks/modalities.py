@@ -9,23 +9,50 @@ from typing import Literal
 import numpy as np
 
 from fedjax_med.data import DataError, FederatedDataset
-from fedjax_med.models import Model
+from fedjax_med.models import Model, signals
 
-Modality = Literal["table", "signal", "image", "volume", "visits"]
+Modality = Literal[
+    "table",
+    "signal",
+    "image",
+    "volume",
+    "visits",
+    "graph",
+    "responses",
+    "series",
+    "genotypes",
+]
 Build = Callable[[FederatedDataset, int], Model]  # of a dataset and a number of outputs
 
+_BY_NAMES: dict[Modality, set[str]] = {
+    "visits": {"codes"},
+    "graph": {"head", "relation", "tail"},
+    "responses": {"x", "y", "measured"},
+}
 _BY_AXES: dict[int, Modality] = {2: "table", 3: "signal", 4: "image", 5: "volume"}
 
 # By modality and name, the default first. Tables have theirs in `for_table`.
-NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType({})
+NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
+    {
+        "signal": {
+            "resnet": lambda dataset, outputs: signals.residual_network(outputs),
+            "convolution": lambda dataset, outputs: signals.temporal_convolution(outputs),
+            "gru": lambda dataset, outputs: signals.gru(outputs),
+        },
+    }
+)
 
 
 def modality_of(dataset: FederatedDataset) -> Modality:
-    """The modality of a dataset, from names and shapes of its training examples.
+    """The modality of a dataset, from names, shapes and values of its training examples.
 
     | examples | modality |
     | --- | --- |
     | `codes` | visits |
+    | `head`, `relation`, `tail` | graph |
+    | `x` `[N, items]` with `y` and `measured` | responses |
+    | `x` `[N, features]` with floating `y` `[N, horizons]` | series |
+    | `x` `[N, snps]` of 0, 1, 2 and NaN, more columns than rows | genotypes |
     | `x` `[N, features]` | table |
     | `x` `[N, time, channels]` | signal |
     | `x` `[N, height, width, channels]` | image |
@@ -35,15 +62,29 @@ def modality_of(dataset: FederatedDataset) -> Modality:
       DataError: if none of them fits.
     """
     examples = dataset.train.examples
-    if isinstance(examples, dict) and "codes" in examples:
-        return "visits"
-    x = examples.get("x") if isinstance(examples, dict) else None
+    if not isinstance(examples, dict):
+        examples = {}
+    for modality, names in _BY_NAMES.items():
+        if names <= examples.keys():
+            return modality
+    x = examples.get("x")
     if not isinstance(x, np.ndarray) or x.ndim not in _BY_AXES:
         got = "nothing" if x is None else f"shape {list(np.shape(x))}"
         raise DataError(
             f"x of {dataset.name} must have 2 axes (a table) to 5 axes (volumes), got {got}."
         )
+    if x.ndim == 2:
+        return _of_table(x, examples.get("y"))
     return _BY_AXES[x.ndim]
+
+
+def _of_table(x: np.ndarray, y: np.ndarray | None) -> Modality:
+    """Whether a table holds windows of a series, or genotypes, rather than columns of patients."""
+    if y is not None and y.ndim == 2 and y.dtype.kind == "f":
+        return "series"
+    if x.shape[1] > len(x) and (np.isin(x, (0, 1, 2)) | np.isnan(x)).all():
+        return "genotypes"
+    return "table"
 
 
 def network_of(dataset: FederatedDataset, modality: Modality, name: str | None) -> Build:
