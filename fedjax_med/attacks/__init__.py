@@ -1,0 +1,1 @@
+"""Attacks on what clients send and models remember, and audits of privacy."""
