@@ -59,6 +59,19 @@ def specificity(
     return case.where_defined(ratio(case.weight @ spared, case.weight @ ~case.labels))
 
 
+def precision(
+    probability: np.ndarray,
+    label: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    threshold: float = 0.5,
+) -> np.ndarray:
+    """Share of those above `threshold` that are positive (PPV); NaN if nobody is."""
+    case = binary_cases(probability, label, weight)
+    called = case.outputs > threshold
+    return case.where_defined(ratio(case.weight @ (called & case.labels), case.weight @ called))
+
+
 def balanced_accuracy(
     probability: np.ndarray,
     label: np.ndarray,
@@ -183,6 +196,21 @@ def multiclass_f1(
     """Mean over classes of F1 of the most probable class; without those neither had nor called."""
     called = called_class(np.asarray(probability, np.float64))
     return one_against_rest(f1)(called, label, weight)
+
+
+def of_class(
+    metric: Callable[..., np.ndarray], number: int
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]:
+    """A multi-class metric: a binary one of class `number`, called where it is the most probable."""
+
+    def of_one(
+        probability: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None
+    ) -> np.ndarray:
+        called = called_class(np.asarray(probability, np.float64))
+        case = _multiclass(called, label, weight)
+        return metric(called[:, number], case.labels == number, weight)
+
+    return of_one
 
 
 def _column_mean(

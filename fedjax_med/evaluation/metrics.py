@@ -6,6 +6,7 @@
 | `sensitivity`; `specificity` | no positive; no negative |
 | `balanced_accuracy`, `auroc`, `auprc`, `sensitivity_at_<s>` | patients of one class only |
 | `f1` | nobody is positive or called positive |
+| `precision_of_<c>`; `sensitivity_of_<c>` | nobody is called c; nobody is of class c |
 | `calibration_intercept` | patients of one class only |
 | `calibration_slope` | also where a threshold on the probability parts the classes |
 | `r2` | labels are all equal, so one patient as well |
@@ -51,6 +52,9 @@ def metric_title(name: str) -> str:
     if at:
         what = "specificity" if start == "sensitivity" else "time"
         return f"{_TITLES.get(start) or start.capitalize()} at {what} {number}"
+    what, of, whom = name.rpartition("_of_")
+    if of:
+        return f"{_TITLES.get(what) or what.capitalize()} of {whom}"
     return _TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
@@ -136,6 +140,30 @@ def multiclass_metrics() -> dict[str, Metric]:
         "f1": Metric(classification.multiclass_f1, 1.0),
         "brier": Metric(classification.multiclass_brier, 0.0),
         "ece": Metric(one_against_rest(calibration.expected_calibration_error), 0.0, False),
+    }
+
+
+def class_metrics(names: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Metric]:
+    """Sensitivity and precision (PPV) of single classes, named like `sensitivity_of_S`.
+
+    They take probabilities `[N, classes]`; a patient is called what is the most probable.
+
+    Args:
+      names: of the classes 0, 1, ...
+      classes: those that are judged; all if empty.
+
+    Raises:
+      ValueError: if there is no class of a name.
+    """
+    for name in classes:
+        if name not in names:
+            raise ValueError(f"classes must be among {', '.join(names)}, got {name!r}.")
+    return {
+        f"{title}_of_{name}": Metric(
+            classification.of_class(getattr(classification, title), names.index(name)), 1.0
+        )
+        for name in classes or names
+        for title in ("sensitivity", "precision")
     }
 
 

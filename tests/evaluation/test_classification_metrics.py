@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedjax_med.evaluation import calibration as cal
 from fedjax_med.evaluation import classification as cl
-from fedjax_med.evaluation import ranking, regression
+from fedjax_med.evaluation import metrics, ranking, regression
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["continuous", "tied", "weighted"])
@@ -37,6 +37,7 @@ BINARY = {
         cl.specificity,
         lambda p, y, w: sk.recall_score(y, p > 0.5, sample_weight=w, pos_label=0),
     ),
+    "precision": (cl.precision, lambda p, y, w: sk.precision_score(y, p > 0.5, sample_weight=w)),
     "f1": (cl.f1, lambda p, y, w: sk.f1_score(y, p > 0.5, sample_weight=w)),
     "brier": (cl.brier, lambda p, y, w: sk.brier_score_loss(y, p, sample_weight=w)),
 }
@@ -265,3 +266,23 @@ def test_r2_of_equal_labels_is_undefined():
 def test_arguments_that_do_not_fit_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_metrics_of_single_classes_are_those_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    p, y, w = rng.dirichlet(np.ones(3), 120), rng.integers(3, size=120), rng.integers(4, size=120)
+    called, names = p.argmax(axis=1), ("N", "S", "V")
+    found = metrics.class_metrics(names)
+    assert list(found)[:3] == ["sensitivity_of_N", "precision_of_N", "sensitivity_of_S"]
+    assert metrics.metric_title("precision_of_S") == "Precision of S"
+    for title, theirs in (("sensitivity", sk.recall_score), ("precision", sk.precision_score)):
+        want = theirs(y, called, average=None, sample_weight=w)
+        got = [found[f"{title}_of_{n}"].compute(p, y, w.astype(float)) for n in names]
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+    only = metrics.class_metrics(names, ("V",))
+    assert set(only) == {"sensitivity_of_V", "precision_of_V"}
+    never = np.eye(3)[np.zeros(5, int)]
+    assert np.isnan(only["precision_of_V"].compute(never, y[:5] % 2, np.ones(5)))
+    assert np.isnan(only["sensitivity_of_V"].compute(never, y[:5] % 2, np.ones(5)))
+    with pytest.raises(ValueError, match="classes must be among N, S, V, got 'F'"):
+        metrics.class_metrics(names, ("F",))
