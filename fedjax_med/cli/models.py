@@ -10,5 +10,8 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "table": ("linear", "mlp", "embeddings", "transformer"),
         "signal": ("resnet", "convolution", "gru"),
+        "graph": ("TransE", "DistMult", "ComplEx", "RotatE"),
+        "responses": ("factorisation", "autoencoder"),
+        "series": ("autoregression", "convolution", "gru"),
     }
 )

@@ -22,7 +22,7 @@ import numpy as np
 from fedjax_med.data import DataError, FederatedDataset
 from fedjax_med.datasets._files import Remote, locate, open_text
 from fedjax_med.datasets._standardized import standardized
-from fedjax_med.datasets.weekly import WeeklyCounts, calendar, windows, without_gaps
+from fedjax_med.datasets.weekly import THIS_WEEK, WeeklyCounts, calendar, windows, without_gaps
 
 LICENCE = "surveillance counts of the CDC, a US government work; the repository names no licence"
 SOURCE = "CDC ILINet, as distributed with Cola-GNN (github.com/amy-deng/colagnn)"
@@ -197,7 +197,7 @@ def forecasting_dataset(
         clients.pop("train"),
         **clients,
         name=name,
-        feature_names=(*past, "this week", "season sine", "season cosine", *told),
+        feature_names=(*past, THIS_WEEK, "season sine", "season cosine", *told),
         licence=LICENCE,
         source=SOURCE,
         citation=CITATION,

@@ -9,6 +9,9 @@ import numpy as np
 
 from fedjax_med.data import DataError
 
+# The column of a window that is the present week; those before it are the past.
+THIS_WEEK = "this week"
+
 Gaps = str | None  # None refuses them, "previous" and "linear" fill them
 
 

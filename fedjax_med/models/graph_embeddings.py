@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_med.engine.contracts import Array, PyTree
+from fedjax_med.engine.contracts import Array, Batch, PyTree, Variables
+from fedjax_med.models.adapters import Model
 
 
 class GraphModel(NamedTuple):
@@ -130,6 +131,22 @@ GRAPH_MODELS: dict[str, Callable[..., GraphModel]] = {
     "ComplEx": compl_ex,
     "RotatE": rotat_e,
 }
+
+
+def as_model(model: GraphModel, num_entities: int, num_relations: int) -> Model:
+    """The score of every triple of a minibatch `[batch]`, from `head`, `relation` and `tail`."""
+
+    def init(key: jax.Array, x: PyTree) -> Variables:
+        del x
+        return Variables(model.init(key, num_entities, num_relations))
+
+    def apply(variables: Variables, batch: Batch, train: bool):
+        del train
+        e = batch.examples
+        score = model.triples(variables.params, e["head"], e["relation"], e["tail"])
+        return score, variables.state
+
+    return Model(init, apply)
 
 
 def _uniform(

@@ -18,15 +18,21 @@ from fedjax_med.models import (
     mlp,
     tabular_network,
 )
+from fedjax_med.models.graph_embeddings import GRAPH_MODELS
 from fedjax_med.tasks.classification import binary_classification, multiclass_classification
+from fedjax_med.tasks.forecasting import quantile_forecast
 from fedjax_med.tasks.kinds import Kind, kind_of, num_outputs
+from fedjax_med.tasks.links import graph_of, link_prediction
 from fedjax_med.tasks.modalities import modality_of, network_of
 from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.partial_likelihood import Ties
 from fedjax_med.tasks.regression import regression
+from fedjax_med.tasks.response import masked_responses
 from fedjax_med.tasks.survival import cox, discrete_time_survival
 
 MODELS = ("linear", "mlp", "embeddings", "transformer")
+# Examples that a true triple is compared with, for each of its ends.
+NUM_NEGATIVES = 8
 TAKE_MISSING = ("embeddings", "transformer")
 
 
@@ -134,12 +140,26 @@ def for_dataset(
       ValueError: if there is no model of that name.
     """
     modality = modality_of(dataset)
+    if modality == "graph":
+        return _for_graph(dataset, model)
     if modality == "table":
         return for_table(dataset, model or "linear", hidden=hidden, center=center, scale=scale)
     kind = kind_of(dataset)
     if model is None or isinstance(model, str):
         model = network_of(dataset, modality, model)(dataset, num_outputs(dataset, kind))
     return _with_task(dataset, kind, model, center, scale)
+
+
+def _for_graph(dataset: FederatedDataset, model: str | Model | None) -> ModelTask:
+    """Link prediction, of which the score is asked for rather than the outputs of a `Model`."""
+    if model is not None and not isinstance(model, str):
+        raise ValueError(
+            f"model must be one of {', '.join(GRAPH_MODELS)} for a graph, by its name."
+        )
+    name = model or next(iter(GRAPH_MODELS))
+    network = network_of(dataset, "graph", name)(dataset, 1)
+    task = link_prediction(GRAPH_MODELS[name](), graph_of(dataset), num_negatives=NUM_NEGATIVES)
+    return ModelTask("links", network, task)
 
 
 def _with_task(
@@ -151,6 +171,8 @@ def _with_task(
         "multilabel": multilabel_classification,
         "regression": lambda m, e: regression(m, e, center=center, scale=scale),
         "survival": cox,
+        "responses": masked_responses,
+        "forecast": quantile_forecast,
     }
     return ModelTask(kind, network, tasks[kind](network, dataset.train.examples))
 

@@ -11,9 +11,9 @@ from fedjax_med.engine.contracts import Batch, PyTree, Variables
 from fedjax_med.engine.task import Task
 from fedjax_med.models.adapters import Model
 from fedjax_med.tasks.inputs import initialise
+from fedjax_med.tasks.kinds import LEVELS
 
-# The 95, 80 and 50 % intervals and the median.
-LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+__all__ = ["LEVELS", "point_forecast", "quantile_forecast"]
 
 
 def point_forecast(model: Model, example: PyTree) -> Task:

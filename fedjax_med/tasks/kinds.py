@@ -1,4 +1,4 @@
-"""What a table asks for: the kind of its outcome. NumPy only."""
+"""What examples ask for: the kind of their outcome. NumPy only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import numpy as np
 
 from fedjax_med.data import DataError, FederatedDataset
 
-Kind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+# Of quantiles that are forecast: the 95, 80 and 50 % intervals and the median.
+LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+
+Kind = Literal[
+    "binary",
+    "multiclass",
+    "multilabel",
+    "regression",
+    "survival",
+    "links",
+    "responses",
+    "forecast",
+]
 
 
 def kind_of(dataset: FederatedDataset) -> Kind:
@@ -17,6 +29,9 @@ def kind_of(dataset: FederatedDataset) -> Kind:
     | examples | kind |
     | --- | --- |
     | `time` and `event` | survival |
+    | `head`, `relation` and `tail` | links |
+    | `x`, `y` and `measured` | responses |
+    | `y` of floating numbers `[N, horizons]` | forecast |
     | `y` of floating numbers `[N]` | regression |
     | `y` of whole numbers `[N]`, 0 and 1 and not more than two `label_names` | binary |
     | `y` of whole numbers `[N]`, 0 and above | multiclass |
@@ -33,6 +48,10 @@ def kind_of(dataset: FederatedDataset) -> Kind:
         )
     if {"time", "event"} <= set(examples):
         return "survival"
+    if {"head", "relation", "tail"} <= set(examples):
+        return "links"
+    if {"x", "y", "measured"} <= set(examples):
+        return "responses"
     if "y" not in examples:
         raise DataError(
             f"examples of {dataset.name} must have 'y', or 'time' and 'event', got "
@@ -41,6 +60,8 @@ def kind_of(dataset: FederatedDataset) -> Kind:
     y: Any = examples["y"]
     if y.ndim == 1 and y.dtype.kind == "f":
         return "regression"
+    if y.ndim == 2 and y.dtype.kind == "f":
+        return "forecast"
     if y.ndim not in (1, 2) or y.dtype.kind not in "biu" or not y.size:
         raise DataError(
             f"y of {dataset.name} must be numbers [N] or whole numbers [N, labels], got "
@@ -57,9 +78,11 @@ def kind_of(dataset: FederatedDataset) -> Kind:
 
 
 def num_outputs(dataset: FederatedDataset, kind: Kind) -> int:
-    """How many outputs a model of this kind has: classes, labels, or one."""
-    if kind == "multilabel":
+    """How many outputs a model of this kind has: classes, labels, horizons with levels, or one."""
+    if kind in ("multilabel", "responses"):
         return dataset.train.examples["y"].shape[1]
+    if kind == "forecast":
+        return dataset.train.examples["y"].shape[1] * len(LEVELS)
     if kind != "multiclass":
         return 1
     seen = max(int(np.max(s.examples["y"], initial=0)) for s in dataset.splits().values())

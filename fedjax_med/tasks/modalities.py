@@ -9,7 +9,15 @@ from typing import Literal
 import numpy as np
 
 from fedjax_med.data import DataError, FederatedDataset
-from fedjax_med.models import Model, signals
+from fedjax_med.datasets.weekly import THIS_WEEK
+from fedjax_med.models import (
+    Model,
+    forecasting,
+    graph_embeddings,
+    response_autoencoder,
+    response_factorisation,
+    signals,
+)
 
 Modality = Literal[
     "table",
@@ -29,7 +37,22 @@ _BY_NAMES: dict[Modality, set[str]] = {
     "graph": {"head", "relation", "tail"},
     "responses": {"x", "y", "measured"},
 }
+_LEAST_SNPS = 1000
 _BY_AXES: dict[int, Modality] = {2: "table", 3: "signal", 4: "image", 5: "volume"}
+
+
+def _window(dataset: FederatedDataset) -> int:
+    """How many columns of windows are past weeks: up to the present one, else all of them."""
+    names = dataset.feature_names
+    present = names.index(THIS_WEEK) if THIS_WEEK in names else len(names) - 1
+    return present + 1 if names else dataset.train.examples["x"].shape[1]
+
+
+def _scores_of(build: Callable[[], graph_embeddings.GraphModel]) -> Build:
+    return lambda dataset, outputs: graph_embeddings.as_model(
+        build(), len(dataset.label_names), len(dataset.feature_names)
+    )
+
 
 # By modality and name, the default first. Tables have theirs in `for_table`.
 NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
@@ -38,6 +61,20 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
             "resnet": lambda dataset, outputs: signals.residual_network(outputs),
             "convolution": lambda dataset, outputs: signals.temporal_convolution(outputs),
             "gru": lambda dataset, outputs: signals.gru(outputs),
+        },
+        "graph": {name: _scores_of(build) for name, build in graph_embeddings.GRAPH_MODELS.items()},
+        "responses": {
+            "factorisation": lambda dataset, outputs: response_factorisation(8, ridge=4.0),
+            "autoencoder": lambda dataset, outputs: response_autoencoder(),
+        },
+        "series": {
+            "autoregression": lambda dataset, outputs: forecasting.autoregression(
+                _window(dataset), outputs
+            ),
+            "convolution": lambda dataset, outputs: forecasting.temporal_convolution(
+                _window(dataset), outputs
+            ),
+            "gru": lambda dataset, outputs: forecasting.gru(_window(dataset), outputs),
         },
     }
 )
@@ -52,7 +89,7 @@ def modality_of(dataset: FederatedDataset) -> Modality:
     | `head`, `relation`, `tail` | graph |
     | `x` `[N, items]` with `y` and `measured` | responses |
     | `x` `[N, features]` with floating `y` `[N, horizons]` | series |
-    | `x` `[N, snps]` of 0, 1, 2 and NaN, more columns than rows | genotypes |
+    | `x` `[N, snps]` of 0, 1, 2 and NaN, 1,000 columns or more | genotypes |
     | `x` `[N, features]` | table |
     | `x` `[N, time, channels]` | signal |
     | `x` `[N, height, width, channels]` | image |
@@ -82,7 +119,7 @@ def _of_table(x: np.ndarray, y: np.ndarray | None) -> Modality:
     """Whether a table holds windows of a series, or genotypes, rather than columns of patients."""
     if y is not None and y.ndim == 2 and y.dtype.kind == "f":
         return "series"
-    if x.shape[1] > len(x) and (np.isin(x, (0, 1, 2)) | np.isnan(x)).all():
+    if x.shape[1] >= _LEAST_SNPS and (np.isin(x, (0, 1, 2)) | np.isnan(x)).all():
         return "genotypes"
     return "table"
 
