@@ -58,4 +58,4 @@ def chain(*transforms: ClientTransform, then: Aggregator) -> Aggregator:
         )
         return aggregate, (*states, last)
 
-    return Aggregator(init, encode, decode, then.reduction)
+    return then._replace(init=init, encode=encode, decode=decode)

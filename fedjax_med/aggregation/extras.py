@@ -54,4 +54,4 @@ def with_extras(aggregator: Aggregator) -> Aggregator:
         extras = jax.tree.map(lambda x: x / divisor.astype(x.dtype), total)
         return aggregate, ExtrasState(inner, extras)
 
-    return Aggregator(init, encode, decode, aggregator.reduction)
+    return aggregator._replace(init=init, encode=encode, decode=decode)

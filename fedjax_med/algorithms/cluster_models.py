@@ -124,4 +124,4 @@ def per_cluster(aggregator: Aggregator, num_clusters: int) -> Aggregator:
     def decode(reduced: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         return jax.vmap(aggregator.decode)(reduced, state)
 
-    return Aggregator(init, encode, decode, "sum")
+    return aggregator._replace(init=init, encode=encode, decode=decode)

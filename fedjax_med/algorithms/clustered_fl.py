@@ -148,7 +148,16 @@ def _roll_call() -> tuple[ClientProgram, Aggregator]:
 
 
 def _with_products(grouped: Aggregator) -> Aggregator:
-    """`grouped`, of `per_cluster`, with the inner products of all updates as `_Trained`."""
+    """`grouped`, of `per_cluster`, with the inner products of all updates as `_Trained`.
+
+    Raises:
+      ValueError: if the aggregator hides single updates from the server.
+    """
+    if grouped.channel is not None:
+        raise ValueError(
+            "aggregator must not have a channel: clustered federated learning compares the updates "
+            "of single clients, which secure aggregation hides."
+        )
 
     def encode(
         update: tuple[Variables, jax.Array], weight: jax.Array, state: PyTree, key: jax.Array

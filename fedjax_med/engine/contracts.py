@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fedjax_med.engine.channel import Channel, Delivery
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.rewriting import Part, Rewriting
 
@@ -177,12 +178,15 @@ class Aggregator(NamedTuple):
         aggregate is `[dim_slice]`, which the engine gives the shape of `message[0]`.
       reduction: `"sum"` streams (nothing of size clients x params is held), `"stack"` holds
         `[slots, dim]`, spread over the devices by parameters.
+      channel: how the messages of a `"sum"` get to the server; None in the clear. Whoever wraps
+        an aggregator keeps it (`aggregator._replace(...)`): all of the message then is sealed.
     """
 
     init: Callable[[PyTree], PyTree]
     encode: Callable[[PyTree, jax.Array, PyTree, jax.Array], PyTree]
     decode: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
     reduction: Literal["sum", "stack"]
+    channel: Channel | None = None
 
 
 class Cohort(NamedTuple):
@@ -229,6 +233,7 @@ class CohortMetrics(NamedTuple):
       num_excluded: clients left out because their update was not finite.
       per_client: dict of `[slots]`, this device's clients; 0 in empty slots.
       excluded: bool `[slots]`.
+      delivery: what became of the messages in the aggregator's channel, None without one.
     """
 
     mean: dict[str, jax.Array]
@@ -237,6 +242,7 @@ class CohortMetrics(NamedTuple):
     num_excluded: jax.Array
     per_client: dict[str, jax.Array]
     excluded: jax.Array
+    delivery: Delivery | None = None
 
 
 class CohortResult(NamedTuple):

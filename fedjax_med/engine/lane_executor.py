@@ -10,7 +10,8 @@ run out of clients compute on, but nothing of theirs is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from fedjax_med.engine.channel import Roster, add_sealed, call_roll, seal_one
 from fedjax_med.engine.contracts import (
     Aggregator,
     Batch,
@@ -193,12 +195,17 @@ class LaneExecutor:
       local_work: minibatch size and order.
       axes: names of the mapped axes.
       rewriting: how models are computed, for one client side by side; None as they are.
+      max_clients: no cohort is announced to be larger; None if that is not known.
+      passes: counts the calls. An executor serves one round, so that each of its passes over
+        the cohort has a number of its own and no mask of a channel serves twice.
     """
 
     data: DeviceData
     local_work: LocalWork
     axes: Axes = Axes()
     rewriting: Rewriting | None = None
+    max_clients: int | None = None
+    passes: Iterator[int] = dataclasses.field(default_factory=itertools.count, compare=False)
 
     def __call__(
         self,
@@ -213,13 +220,30 @@ class LaneExecutor:
         """See `RunClients`."""
         work = local_work or self.local_work
         slots, trip_count = self._slots(cohort, work, scheduled=local_work is None)
+        roster = self._roster(cohort, aggregator)
         totals, message_like, result_like = self._run_lanes(
-            program, shared, cohort, slots, trip_count, work, aggregator, aggregator_state
+            program, shared, cohort, slots, trip_count, work, aggregator, aggregator_state, roster
         )
         with jax.named_scope("aggregate"):
             return self._reduce(
-                totals, message_like, result_like, cohort, aggregator, aggregator_state
+                totals, message_like, result_like, cohort, aggregator, aggregator_state, roster
             )
+
+    def _roster(self, cohort: Cohort, aggregator: Aggregator) -> Roster | None:
+        """Who takes part, if the aggregator's channel has to know."""
+        if aggregator.channel is None:
+            return None
+        if self.max_clients is not None:
+            aggregator.channel.check(self.max_clients)
+        return call_roll(
+            cohort.client_id,
+            cohort.lane_start[-1],
+            cohort.round_index,
+            cohort.seed,
+            devices=self.axes.devices,
+            passes=next(self.passes),
+            max_clients=self.max_clients,
+        )
 
     def _slots(self, cohort: Cohort, work: LocalWork, scheduled: bool) -> tuple[_Slots, jax.Array]:
         """Looks up the cohort's clients once per round, and the loop's trip count."""
@@ -298,6 +322,7 @@ class LaneExecutor:
         work: LocalWork,
         aggregator: Aggregator,
         aggregator_state: PyTree,
+        roster: Roster | None,
     ) -> tuple[_Totals, PyTree, ClientResult]:
         num_slots = cohort.client.shape[0]
         lane_end = cohort.lane_start[1:]
@@ -334,6 +359,17 @@ class LaneExecutor:
                 vectors = jax.vmap(lambda tree: ravel_pytree(tree)[0])(message[0])
                 extra = _add(totals.message[1], _sum_where(ends, message[1]))
                 summed = (store(totals.message[0], vectors), extra)
+            elif roster is not None:
+                assert aggregator.channel is not None
+                summed = add_sealed(
+                    aggregator.channel,
+                    totals.message,
+                    message,
+                    ends,
+                    row.client_id,
+                    roster,
+                    self.axes.experiments,
+                )
             else:
                 summed = _add(totals.message, _sum_where(ends, message))
             # One table, because every array stored into is a dispatch of its own.
@@ -375,7 +411,12 @@ class LaneExecutor:
         carry = _zeros(jax.eval_shape(per_lane, row, key, cohort.states))
         one = jax.tree.map(lambda x: x[0], (row, key, carry))
         message, weight, _, result = jax.eval_shape(finish, *one, cohort.states)
-        totals = _empty_totals(message, weight, result, cohort, aggregator)
+        sealed = message
+        if roster is not None:
+            assert aggregator.channel is not None
+            seal = partial(seal_one, aggregator.channel, roster=roster)
+            sealed = jax.eval_shape(seal, message, cohort.client_id[0])
+        totals = _empty_totals(sealed, weight, result, cohort, aggregator)
         loop = (jnp.zeros((), jnp.int32), lanes, carry, totals)
         loop = lax.while_loop(lambda loop: loop[0] < trip_count, segment, loop)
         return loop[-1], message, result
@@ -388,6 +429,7 @@ class LaneExecutor:
         cohort: Cohort,
         aggregator: Aggregator,
         aggregator_state: PyTree,
+        roster: Roster | None,
     ) -> CohortResult:
         """The one reduction over devices of a round."""
         weight, excluded, *columns = jnp.moveaxis(totals.slots, 1, 0)
@@ -409,6 +451,10 @@ class LaneExecutor:
                 jnp.sum(excluded > 0, dtype=jnp.int32),
             ),
         )
+        delivery = None
+        if roster is not None:
+            assert aggregator.channel is not None
+            summed, delivery = aggregator.channel.open(summed, message_like, roster)
         if aggregator.reduction == "stack":
             stacked = self._spread_stack(totals.message[0], weight)
             slice_, state = aggregator.decode((stacked, summed), aggregator_state)
@@ -426,6 +472,7 @@ class LaneExecutor:
                 num_excluded=num_excluded,
                 per_client=per_client,
                 excluded=excluded > 0,
+                delivery=delivery,
             ),
         )
 

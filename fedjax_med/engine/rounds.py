@@ -55,8 +55,12 @@ class SlotMetrics(NamedTuple):
 
 def split_metrics(metrics: CohortMetrics) -> tuple[SharedMetrics, SlotMetrics]:
     """Takes `CohortMetrics` apart by where they live."""
+    mean = metrics.mean
+    if metrics.delivery is not None:
+        told = metrics.delivery._asdict()
+        mean = {**mean, **{name: x.astype(metrics.weight.dtype) for name, x in told.items()}}
     return (
-        SharedMetrics(metrics.mean, metrics.weight, metrics.num_clients, metrics.num_excluded),
+        SharedMetrics(mean, metrics.weight, metrics.num_clients, metrics.num_excluded),
         SlotMetrics(metrics.per_client, metrics.excluded),
     )
 
@@ -115,6 +119,7 @@ def compile_rounds(
     *,
     experiments: bool,
     rewriting: Rewriting | None = None,
+    max_clients: int | None = None,
 ) -> Compiled:
     """The program that runs a chunk of rounds.
 
@@ -122,6 +127,8 @@ def compile_rounds(
     `DeviceData`, the cohorts `[rounds, ...]`, the number of rounds to run (at most those), and
     the traced hyperparameters; its results the two states and the metrics of the rounds. With
     `experiments`, states, cohorts, hyperparameters and metrics have a leading experiments axis.
+    `max_clients` is what the sampler announces, see `Channel.check`. A round whose messages could
+    not be opened leaves the server as it was.
     """
     axes = placement.axes(experiments)
 
@@ -134,11 +141,16 @@ def compile_rounds(
         hyperparameters: Mapping[str, Any],
     ):
         algorithm = build(hyperparameters)
-        run_clients = LaneExecutor(data, local_work, axes, rewriting)
 
         def run_round(r, state, client_states):
+            run_clients = LaneExecutor(data, local_work, axes, rewriting, max_clients)
             cohort = jax.tree.map(lambda x: x[r], cohorts)._replace(states=client_states)
             result = algorithm.run_round(state, cohort, run_clients)
+            if (delivery := result.metrics.delivery) is not None:
+                kept = jax.tree.map(
+                    lambda old, new: jnp.where(delivery.rejected, old, new), state, result.state
+                )
+                result = result._replace(state=kept)
             return result.state, result.client_states, split_metrics(result.metrics)
 
         shapes = jax.eval_shape(run_round, jnp.int32(0), state, client_states)

@@ -7,12 +7,14 @@ program misbehaves: errors name the client, and a debugger can step through it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from fedjax_med.engine.channel import call_roll, seal_one
 from fedjax_med.engine.contracts import (
     Aggregator,
     Batch,
@@ -47,12 +49,14 @@ class SequentialExecutor:
       local_work: minibatch size and order.
       client_names: names for error messages, by client index.
       rewriting: how models are computed; None, as is right for a reference, as they are.
+      passes: counts the calls of a round, see `LaneExecutor`.
     """
 
     data: DeviceData
     local_work: LocalWork
     client_names: Sequence[str] = ()
     rewriting: Rewriting | None = None
+    passes: Iterator[int] = dataclasses.field(default_factory=itertools.count, compare=False)
 
     def __call__(
         self,
@@ -71,6 +75,15 @@ class SequentialExecutor:
         keys = client_keys(cohort.seed, cohort.round_index, client_id)
         states = cohort.states
         messages, weights, excluded, metrics = [], [], [], []
+        channel, roster, sealed = aggregator.channel, None, []
+        if channel is not None:
+            roster = call_roll(
+                client_id,
+                cohort.lane_start[-1],
+                cohort.round_index,
+                cohort.seed,
+                passes=next(self.passes),
+            )
         for slot in slots:
             row = int(cohort.client[slot])
             size = self.data.size[row]
@@ -95,6 +108,8 @@ class SequentialExecutor:
                 raise ClientError(f"Client {index}{name} failed: {error}") from error
             message, weight, out = finish_client(result, aggregator, aggregator_state, key)
             messages.append(message)
+            if channel is not None and roster is not None:
+                sealed.append(seal_one(channel, message, client_id[slot], roster))
             weights.append(weight)
             excluded.append(out)
             metrics.append(result.metrics)
@@ -106,9 +121,15 @@ class SequentialExecutor:
                 )
         if not messages:
             raise ClientError("The cohort is empty; the sequential executor needs a client.")
-        aggregate, aggregator_state = self._aggregate(
-            messages, weights, aggregator, aggregator_state
-        )
+        delivery = None
+        if channel is not None and roster is not None:
+            total = jax.tree.map(lambda *s: sum(s[1:], start=s[0]), *sealed)
+            total, delivery = channel.open(total, messages[0], roster)
+            aggregate, aggregator_state = aggregator.decode(total, aggregator_state)
+        else:
+            aggregate, aggregator_state = self._aggregate(
+                messages, weights, aggregator, aggregator_state
+            )
         included = [not bool(out) for out in excluded]
         weight = sum(weights, start=jnp.zeros_like(weights[0]))
         totals = {
@@ -129,6 +150,7 @@ class SequentialExecutor:
                 num_excluded=jnp.int32(len(included) - sum(included)),
                 per_client={n: jnp.stack([m[n] for m in metrics]) for n in metrics[0]},
                 excluded=jnp.array(excluded),
+                delivery=delivery,
             ),
         )
 

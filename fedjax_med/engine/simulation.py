@@ -59,14 +59,15 @@ class Simulation:
             local_work = algorithm.adaptation.local_work or a.local_work
             self._adapting = Adapting(a.dataset.train, local_work)
         self._rewriting = make_rewriting(a.rewrite, a.placement.devices[0].platform)
+        self._source = ChunkSource(a)
         self.program = compile_rounds(
             self._build,
             a.local_work,
             a.placement,
             experiments=a.mapped,
             rewriting=self._rewriting,
+            max_clients=max(s.sampler.max_size(len(s.members)) for s in self._source.schedulers),
         )
-        self._source = ChunkSource(a)
         self._record = Record()
         self._timings = Timings()
         self._chunk_seconds: list[tuple[int, float]] = []
