@@ -66,14 +66,16 @@ def render_study_report(
     sections = [
         page.section(f"{metric_title(main)} of every method", _main_section(result, figures)),
         page.section("Hospital by hospital", _hospitals(result)),
-        page.section("Hospitals that took no part in training", _left_out(result)),
+        *_asked_for(
+            "Hospitals that took no part in training", result["left_out"], _left_out(result)
+        ),
         page.section("Other metrics", "".join(_metric_table(result, m) for m in others)),
         *(
             page.section(heading, page.figure(svg, heading))
             for heading, svg in figures.items()
             if heading != "overview"
         ),
-        page.section("Subgroups", _subgroups(result)),
+        *_asked_for("Subgroups", result["details"], _subgroups(result)),
         page.section("The data", data_section(result["dataset"], result["dataset"]["clients"])),
         page.section("Settings", page.pairs(_settings(result), "pairs two")),
         page.section("Made with", page.pairs((k, page.shown(v)) for k, v in versions.items())),
@@ -92,7 +94,7 @@ def _header(result: Mapping[str, Any], title: str) -> str:
     said = "".join(f"<li>{page.text(sentence)}</li>" for sentence in others)
     return (
         f"<h1>{page.text(title)}</h1>"
-        f'<p class="muted">Simulated federated learning &middot; {_divisions(result)}</p>'
+        f'<p class="muted">Simulated federated learning &middot; {page.text(result["about"]["divided"])}</p>'
         f'<p class="lead">{page.text(first)}</p><ul>{said}</ul>'
         f'<div class="cards">{"".join(cards)}</div>'
         f'<p class="muted">{page.text(metric_title(main))}: mean over hospitals, each counted once, then '
@@ -100,51 +102,36 @@ def _header(result: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _divisions(result: Mapping[str, Any]) -> str:
-    settings = result["settings"]
-    divided = (
-        "the dataset's own test set"
-        if settings["division"] == "own"
-        else f"{settings['num_splits']} random splits with {100 * settings['test']:.0f}&nbsp;% test patients"
-    )
-    return f"{divided}, {settings['num_seeds']} seeds, {settings['rounds']} rounds"
-
-
 def _main_section(result: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     main = result["main_metric"]
-    explained = "".join(
-        f"<dt>{page.text(method['title'])}</dt><dd>{page.text(_METHODS_EXPLAINED[name])}</dd>"
+    told = {
+        method["title"]: method.get("explained") or _METHODS_EXPLAINED.get(name)
         for name, method in result["methods"].items()
-        if name in _METHODS_EXPLAINED
+    }
+    explained = "".join(
+        f"<dt>{page.text(title)}</dt><dd>{page.text(words)}</dd>"
+        for title, words in told.items()
+        if words
     )
     overview = figures.get("overview")
     return (
         (page.figure(overview, f"{metric_title(main)} of every method") if overview else "")
         + _metric_table(result, main, with_choice=True)
         + f'<dl class="pairs">{explained}</dl>'
-        + f'<p class="note">{_how(result["settings"])}</p>'
-    )
-
-
-def _how(settings: Mapping[str, Any]) -> str:
-    if settings["division"] == "own":
-        return (
-            "Intervals are 95&nbsp;% over test patients (bootstrap, the mean over seeds). Learning rates "
-            "were chosen on the dataset's validation patients, or on a quarter of the training patients "
-            "where it has none."
-        )
-    return (
-        "Intervals are 95&nbsp;% over random splits, corrected for the patients that splits share "
-        "(Nadeau and Bengio 2003). All preprocessing was fitted federatedly to training patients, and "
-        "learning rates were chosen on a part of them."
+        + f'<p class="note">{page.text(result["about"]["how"])}</p>'
     )
 
 
 def _metric_table(result: Mapping[str, Any], metric: str, with_choice: bool = False) -> str:
     rows = []
-    head = ["mean over hospitals", "all patients", "worst hospital", "sd over seeds"]
+    head = ["mean over hospitals", f"all {result['about']['examples']}", "worst hospital"]
+    head.append("sd over seeds")
     if with_choice:
-        head += ["learning rate or ridge", "chosen method minus this", "p"]
+        head += [
+            result["about"].get("numbers", "learning rate or ridge"),
+            "chosen method minus this",
+            "p",
+        ]
     for name, method in result["methods"].items():
         found = method["metrics"][metric]
         worst = found["worst"]
@@ -193,15 +180,18 @@ def _hospitals(result: Mapping[str, Any]) -> str:
         for index, client in enumerate(result["dataset"]["clients"])
     ]
     titles = [page.text(method["title"]) for method in methods.values()]
-    return _table(["Hospital", "patients", *titles], rows) + (
+    return _table(["Hospital", result["about"]["examples"], *titles], rows) + (
         f'<p class="note">{page.text(metric_title(main))}, mean over splits and seeds; a dash where it is '
         "not defined, as where all test patients have the same outcome.</p>"
     )
 
 
+def _asked_for(title: str, found: Mapping[str, Any], body: str) -> list[str]:
+    """A section of something that not every study looks at."""
+    return [page.section(title, body)] if found else []
+
+
 def _left_out(result: Mapping[str, Any]) -> str:
-    if not result["left_out"]:
-        return '<p class="note">Not asked for.</p>'
     main, found = result["main_metric"], result["left_out"]
     titles = [page.text(result["methods"][name]["title"]) for name in found]
     rows = []
@@ -225,8 +215,8 @@ def _left_out(result: Mapping[str, Any]) -> str:
 
 def _subgroups(result: Mapping[str, Any]) -> str:
     main = result["main_metric"]
-    judged = result["details"][result["chosen"]]
-    if not judged["subgroups"]:
+    judged = result["details"].get(result["chosen"])
+    if not judged or not judged["subgroups"]:
         return '<p class="note">The table has no column for sex, age or race.</p>'
     rows = []
     for attribute, groups in judged["subgroups"].items():

@@ -16,7 +16,6 @@ from fedjax_med.evaluation import (
     corrected_t_test,
     gap,
     judge,
-    metric_title,
     over_hospitals,
     over_patients,
     paired_bootstrap,
@@ -33,6 +32,7 @@ from fedjax_med.studies.judging import (
     values,
 )
 from fedjax_med.studies.methods import METHODS
+from fedjax_med.studies.sentences import design_in_words, sentences
 from fedjax_med.studies.study import BASELINES, Study
 
 LEVEL = 0.95
@@ -144,7 +144,8 @@ def summarise(study: Study, judgements: Judgements) -> dict[str, Any]:
         "coefficients": _coefficients(exact_fit(study), study.kind),
         "seconds": study.seconds,
     }
-    result = _plain(result)
+    result = plain(result)
+    result["about"] = design_in_words(result["settings"])
     result["sentences"] = sentences(result)
     return result
 
@@ -261,82 +262,14 @@ def _coefficients(fit: Coefficients | None, kind: str) -> dict[str, Any] | None:
     }
 
 
-def sentences(result: dict[str, Any]) -> list[str]:
-    """What the study means, in words that its intervals support."""
-    main, methods = result["main_metric"], result["methods"]
-    title = methods[result["chosen"]]["title"]
-    value = methods[result["chosen"]]["metrics"][main]["mean"]
-    words = metric_title(main)
-    said = [
-        f"{title}, the best of the federated methods on patients kept for choosing, has a mean "
-        f"{words} over hospitals of {_interval(value)}."
-    ]
-    higher = result["ideal"][main] != 0
-    for against, phrase in (
-        ("local", "hospitals that train alone"),
-        ("site_rate", "knowing nothing of a patient but the hospital"),
-        ("best_site", "the best single hospital's model"),
-        ("pooled", "a model of all patients pooled"),
-    ):
-        if against in result["comparisons"]:
-            theirs = methods[against]["metrics"][main]["mean"]["value"]
-            said.append(_verdict(phrase, theirs, result["comparisons"][against], higher))
-    if "local" in result["comparisons_pooled"]:
-        theirs = methods["local"]["metrics"][main]["pooled"]["value"]
-        found = result["comparisons_pooled"]["local"]
-        verdict = _verdict("hospitals that train alone", theirs, found, higher)
-        value = methods[result["chosen"]]["metrics"][main]["pooled"]
-        said.append(f"Over all patients together it has {_interval(value)}. {verdict}")
-    for name in (result["chosen"], "fedavg"):
-        if name in result["left_out"]:
-            value = result["left_out"][name]["mean"][main]
-            said.append(
-                f"At hospitals that took no part in training, {methods[name]['title']} has "
-                f"{_interval(value)}."
-            )
-            break
-    return said
-
-
-def _verdict(
-    phrase: str, theirs: float | None, found: Mapping[str, float | None], higher: bool
-) -> str:
-    difference, low, high, p_value = (
-        found[key] for key in ("difference", "low", "high", "p_value")
-    )
-    if theirs is None or difference is None:
-        return f"Compared with {phrase}: not defined."
-    start = f"Compared with {phrase} ({_number(theirs)}), "
-    if low is None or high is None or p_value is None:
-        return start + f"the difference is {_number(difference, '+')}; its interval is not defined."
-    gain, loss = (low > 0, high < 0) if higher else (high < 0, low > 0)
-    verdict = (
-        "federation helps" if gain else "federation is worse" if loss else "no difference is shown"
-    )
-    between = f"{_number(low, '+')} to {_number(high, '+')}"
-    return start + f"{verdict}: {_number(difference, '+')} ({between}, p = {p_value:.2g})."
-
-
-def _interval(found: Mapping[str, float | None]) -> str:
-    value, low, high = (found[key] for key in ("value", "low", "high"))
-    if low is None or high is None:
-        return f"{_number(value)} (its interval is not defined)"
-    return f"{_number(value)} (95 % interval {_number(low)} to {_number(high)})"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    if value is None:
-        return "no value"
-    return f"{value:{sign}.3f}" if abs(value) < 1000 else f"{value:{sign}.3g}"
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same as dicts, lists and numbers for JSON; None for NaN and infinity."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return plain(value._asdict())
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):

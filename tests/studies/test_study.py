@@ -243,6 +243,7 @@ def outcome(difference, low, high, metric="auroc", ideal=1.0):
         "comparisons": {"local": found},
         "comparisons_pooled": {"local": found},
         "left_out": {},
+        "about": {"examples": "patients"},
     }
 
 
