@@ -9,6 +9,8 @@ from fedjax_med.data.client_arrays import ClientArrays, row_chunks
 from fedjax_med.data.errors import DataError
 from fedjax_med.data.federated_dataset import FederatedDataset
 
+_MAY_BE_MISSING = ("['x']", "['labs']", "['static']")
+
 
 def check(
     dataset: FederatedDataset, num_classes: int | None = None, *, allow_missing: bool = False
@@ -16,7 +18,7 @@ def check(
     """Raises if the values of `dataset` cannot be trained on; returns nothing otherwise.
 
     Every client needs a training example, every floating leaf must be finite, and the
-    labels `examples["y"]` must be classes. Where there are `examples["time"]` and
+    labels `examples["y"]` must be classes, as those of every voxel, `examples["mask"]`. Where there are `examples["time"]` and
     `examples["event"]`, times must not be negative and events must be 0 or 1; time 0 is
     allowed, since a patient censored on the day of entry says nothing and does no harm. What
     concerns names, lengths, dtypes and shapes is refused when a `FederatedDataset` is built.
@@ -27,8 +29,9 @@ def check(
       num_classes: labels must be whole numbers in `0..num_classes - 1`. By default integer
         labels must be below the number of `label_names`, or just not negative where there
         are none, and floating labels may be anything finite.
-      allow_missing: allow NaN in `examples["x"]`, where it means that a value is missing, as
-        in a dataset that is not imputed yet. Infinite values are never allowed.
+      allow_missing: allow NaN in `examples["x"]`, and in `labs` and `static` of records, where it
+        means that a value is missing, as in a dataset that is not imputed yet. Infinite values
+        are never allowed.
 
     Raises:
       DataError: one sentence naming the client, the leaf or column, the value and what is
@@ -45,12 +48,13 @@ def check(
     for split, arrays in splits.items():
         for path, leaf in leaves_with_paths(arrays.examples):
             if leaf.dtype.kind in "fcV":
-                bad = np.isinf if allow_missing and path == "['x']" else _not_finite
+                bad = np.isinf if allow_missing and path in _MAY_BE_MISSING else _not_finite
                 _check_finite(dataset, split, arrays, path, leaf, bad)
     if num_classes is None and dataset.label_names:
         num_classes = len(dataset.label_names)
     for split, arrays in splits.items():
-        _check_labels(dataset, split, arrays, num_classes)
+        for key in ("y", "mask"):
+            _check_labels(dataset, split, arrays, num_classes, key)
         _check_times(dataset, split, arrays)
 
 
@@ -99,8 +103,9 @@ def _check_labels(
     split: str,
     arrays: ClientArrays,
     num_classes: int | None,
+    key: str,
 ) -> None:
-    y = arrays.examples.get("y") if isinstance(arrays.examples, dict) else None
+    y = arrays.examples.get(key) if isinstance(arrays.examples, dict) else None
     if not isinstance(y, np.ndarray) or y.dtype.kind in "cV":
         return
     if y.dtype.kind == "f" and num_classes is None:
@@ -121,7 +126,7 @@ def _check_labels(
         else:
             allowed = f"labels must be whole numbers in 0..{num_classes - 1}"
         raise DataError(
-            f"label {piece[index].item()!r} of client {dataset.client_names[client]!r} "
+            f"{'label' if key == 'y' else key} {piece[index].item()!r} of client {dataset.client_names[client]!r} "
             f"({split}, row {row} of that client) is not allowed; {allowed}."
         )
 

@@ -39,6 +39,7 @@ from fedjax_med.datasets import (
 )
 from fedjax_med.datasets._breast_cancer import breast_cancer
 from fedjax_med.datasets._diabetes130 import diabetes130
+from fedjax_med.datasets._diabetes130_visits import diabetes130_visits
 from fedjax_med.datasets._diabetes_progression import diabetes_progression
 from fedjax_med.datasets._ecg_mitbih import mitbih_beats
 from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
@@ -52,22 +53,34 @@ from fedjax_med.datasets._parkinsons_telemonitoring import parkinsons_telemonito
 from fedjax_med.datasets._schema import Schema, read_schema
 from fedjax_med.datasets._tcga_brca import tcga_brca
 from fedjax_med.datasets._umls import read_triples, triple_dataset, umls
+from fedjax_med.datasets.health_records import (
+    HealthRecords,
+    draw_health_records,
+    health_records,
+)
 from fedjax_med.datasets.plink import People, Plink, Snps, read_plink, write_plink
+from fedjax_med.datasets.scans import Scanner, synthetic_scans, synthetic_volumes
 from fedjax_med.datasets.synthetic import ragged_population
 from fedjax_med.datasets.tables import load_tables
 from fedjax_med.datasets.vaccine_trial import VaccineTrial, draw_vaccine_trial, vaccine_trial
+from fedjax_med.datasets.visit_tables import VisitFiles, load_visits
 
 __all__ = [
     "DATASETS",
     "DatasetInfo",
+    "HealthRecords",
     "People",
     "Plink",
+    "Scanner",
     "Schema",
     "Snps",
     "VaccineTrial",
+    "VisitFiles",
     "breast_cancer",
     "diabetes130",
+    "diabetes130_visits",
     "diabetes_progression",
+    "draw_health_records",
     "draw_vaccine_trial",
     "flu_ili",
     "flu_ili_counts",
@@ -75,10 +88,12 @@ __all__ = [
     "hapmap3",
     "hapmap3_snps",
     "has_option",
+    "health_records",
     "heart_disease",
     "info",
     "load",
     "load_tables",
+    "load_visits",
     "medmnist",
     "mitbih_beats",
     "mitbih_rr",
@@ -88,6 +103,8 @@ __all__ = [
     "read_plink",
     "read_schema",
     "read_triples",
+    "synthetic_scans",
+    "synthetic_volumes",
     "tcga_brca",
     "triple_dataset",
     "umls",
@@ -155,6 +172,17 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence=_diabetes130.LICENCE,
             citation=_diabetes130.CITATION,
             load=diabetes130,
+        ),
+        "diabetes130-visits": DatasetInfo(
+            title="Diabetes 130-US hospitals, patients who came back",
+            description="Readmission within 30 days, from up to six encounters of a patient; clients "
+            "are payers (or specialties), each with the encounters that it has itself.",
+            clients=17,
+            examples=25_666,
+            access="downloaded once (3 MB), or a local copy",
+            licence=_diabetes130.LICENCE,
+            citation=_diabetes130.CITATION,
+            load=diabetes130_visits,
         ),
         "flu-ili": DatasetInfo(
             title="Influenza-like illness, US regions",
@@ -254,6 +282,39 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
             licence="",
             citation="",
             load=ragged_population,
+        ),
+        "synthetic-ehr": DatasetInfo(
+            title="Synthetic health records",
+            description="Readmission within a year, from visits with codes, laboratory values and "
+            "gaps, with a risk that is known; ten simulated hospitals.",
+            clients=10,
+            examples=12_000,
+            access="generated",
+            licence="",
+            citation="",
+            load=health_records,
+        ),
+        "synthetic-scans": DatasetInfo(
+            title="Synthetic scans with lesions",
+            description="Outlines of lesions in images of 32 x 32 pixels; six hospitals whose scanners "
+            "and patients differ as much as you like.",
+            clients=6,
+            examples=404,
+            access="generated",
+            licence="",
+            citation="",
+            load=synthetic_scans,
+        ),
+        "synthetic-volumes": DatasetInfo(
+            title="Synthetic volumes with lesions",
+            description="Outlines of lesions in volumes of 16 x 24 x 24 voxels; otherwise as "
+            "synthetic-scans.",
+            clients=6,
+            examples=404,
+            access="generated",
+            licence="",
+            citation="",
+            load=synthetic_volumes,
         ),
         "tcga-brca": DatasetInfo(
             title="TCGA-BRCA",

@@ -18,6 +18,7 @@ from fedjax_med.evaluation import (
     metrics,
     ranking,
     regression,
+    segmentation,
     survival,
 )
 from fedjax_med.evaluation.comparison import (
@@ -50,6 +51,7 @@ from fedjax_med.evaluation.metrics import (
     survival_metrics,
 )
 from fedjax_med.evaluation.predictions import Predictions, age_group, concatenate, subgroups
+from fedjax_med.evaluation.segmentation import SegmentationTruth, segmentation_metrics
 from fedjax_med.evaluation.splits import HeldOut, leave_one_hospital_out, repeated_splits, together
 from fedjax_med.evaluation.survival import (
     Outcome,
@@ -102,6 +104,7 @@ __all__ = [
     "Outcome",
     "Predictions",
     "Resampling",
+    "SegmentationTruth",
     "SurvivalOutputs",
     "age_group",
     "binary_metrics",
@@ -142,6 +145,8 @@ __all__ = [
     "repeated_splits",
     "risk_group",
     "risk_thresholds",
+    "segmentation",
+    "segmentation_metrics",
     "single_output",
     "subgroups",
     "survival",

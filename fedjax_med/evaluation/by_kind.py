@@ -25,6 +25,11 @@ from fedjax_med.evaluation.metrics import (
     regression_metrics,
     survival_metrics,
 )
+from fedjax_med.evaluation.segmentation import (
+    called_classes,
+    segmentation_metrics,
+    true_outlines,
+)
 from fedjax_med.tasks.kinds import Kind
 from fedjax_med.tasks.survival import survival_curve
 
@@ -50,6 +55,7 @@ def judged_by(
     discrete: bool = False,
     center: float = 0.0,
     scale: float = 1.0,
+    label_names: Sequence[str] = (),
 ) -> Judging:
     """Link, labels and metrics of a kind of task.
 
@@ -63,6 +69,7 @@ def judged_by(
         edges, at which its survival curves are judged too.
       center: as given to `tasks.regression`.
       scale: as given to `tasks.regression`.
+      label_names: of segmentation, for metrics of every class.
 
     Raises:
       ValueError: for an unknown kind, or a discrete model without `times`.
@@ -73,6 +80,8 @@ def judged_by(
             raise ValueError("times must be the edges of a discrete model's intervals, got none.")
         link = partial(discrete_survival, num_intervals=len(at)) if discrete else log_hazard
         return Judging(link, survival_outcome, survival_metrics(at, curves=discrete))
+    if kind == "segmentation":
+        return Judging(called_classes, true_outlines, segmentation_metrics(label_names))
     links: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[], dict[str, Metric]]]] = {
         "binary": (binary_probability, binary_metrics),
         "multiclass": (class_probabilities, multiclass_metrics),
@@ -80,7 +89,9 @@ def judged_by(
         "regression": (partial(scaled_output, center=center, scale=scale), regression_metrics),
     }
     if kind not in links:
-        raise ValueError(f"kind must be one of {', '.join([*links, 'survival'])}, got {kind!r}.")
+        raise ValueError(
+            f"kind must be one of {', '.join([*links, 'survival', 'segmentation'])}, got {kind!r}."
+        )
     link, metrics = links[kind]
     return Judging(link, _label, metrics())
 

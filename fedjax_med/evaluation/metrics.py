@@ -36,6 +36,7 @@ _TITLES = {
     "auc": "AUC",
     "auroc": "AUROC",
     "auprc": "AUPRC",
+    "hd95": "HD95 [mm]",
     "ece": "ECE",
     "f1": "F1",
     "rmse": "RMSE",

@@ -15,6 +15,7 @@ from fedjax_med.models.graph_embeddings import (
 from fedjax_med.models.response import response_autoencoder
 from fedjax_med.models.tabular import linear, mlp
 from fedjax_med.models.trees import boosted_trees
+from fedjax_med.models.unet import unet
 
 __all__ = [
     "Columns",
@@ -35,4 +36,5 @@ __all__ = [
     "rotat_e",
     "tabular_network",
     "trans_e",
+    "unet",
 ]

@@ -12,6 +12,7 @@ from fedjax_med.engine import Evaluation, Variables
 from fedjax_med.engine.evaluate import evaluate
 from fedjax_med.models import Model
 from fedjax_med.tasks.kinds import Kind, num_outputs
+from fedjax_med.tasks.segmentation import class_counts
 
 # A hospital whose training patients are all ill may still see a healthy one (Jeffreys' prior).
 _PSEUDO_COUNT = 0.5
@@ -40,15 +41,19 @@ def no_model_baseline(dataset: FederatedDataset, kind: Kind, *, split: str = "te
 
 
 def constant_outputs(dataset: FederatedDataset, kind: Kind) -> np.ndarray:
-    """What a model would give out for everybody at a hospital, float32 `[clients, outputs]`.
+    """What a model would give out for everybody at a hospital, float32 `[clients, ..., outputs]`.
 
     The share of every class or label among the hospital's own training patients as logits, so that
     the most frequent class is predicted, of equally frequent ones the first; the mean of a measured
-    outcome; 0 for survival: equal risks, and a C-index of one half.
+    outcome; 0 for survival: equal risks, and a C-index of one half. Of masks, the classes of every
+    voxel by themselves.
     """
     train = dataset.train
     if kind == "survival":
         return np.zeros((dataset.num_clients, 1), np.float32)
+    if kind == "segmentation":
+        counts = class_counts(train.examples["mask"], train.offsets, num_outputs(dataset, kind))
+        return np.log(counts + _PSEUDO_COUNT).astype(np.float32)
     y = np.asarray(train.examples["y"], np.float64)
     if kind == "multiclass":
         y = np.eye(num_outputs(dataset, kind))[y.astype(np.int64)]

@@ -24,7 +24,7 @@ METHODS = {
 }
 # Clients that are shown one by one; of more, the largest.
 MAX_SHOWN = 12
-_MAIN_METRICS = ("accuracy", "mae", "c_index")
+_MAIN_METRICS = ("accuracy", "mae", "c_index", "dice")
 
 
 def main_metric(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ _METRICS = {
     "exact_match": "exact match",
     "mae": "mean absolute error",
     "mse": "mean squared error",
+    "dice": "Dice coefficient",
 }
 _EXPLAINED = {
     "accuracy": "share of patients classified correctly",
@@ -23,10 +24,18 @@ _EXPLAINED = {
     "earlier event has the higher predicted risk; 0.5 is chance, and hospitals of more than 128 test "
     "patients are compared in groups of 128",
     "exact_match": "share of the patients of whom every label is right",
+    "dice": "overlap of the marked voxels with the true ones, 1 if they are the same: the mean over the "
+    "scans in which there is something to mark",
+    "false_alarm_rate": "share of the scans with nothing to mark in which something is marked, lower is "
+    "better",
 }
 _OF_KIND = {
     ("multilabel", "accuracy"): "share of all labels that are right",
     ("multilabel", "loss"): "mean logarithmic loss of a label in nats, lower is better",
+    (
+        "segmentation",
+        "loss",
+    ): "cross-entropy of a voxel in nats plus one minus the soft Dice coefficient, lower is better",
     ("survival", "loss"): "negative log partial likelihood of a patient in nats, lower is better",
 }
 _UNITS = {
@@ -41,6 +50,7 @@ _NO_MODEL = {
     "multilabel": "predicting every label as most of the hospital's patients have it",
     "regression": "always predicting the hospital's mean outcome",
     "survival": "giving everybody the same risk",
+    "segmentation": "giving every voxel the class that is most frequent at its place",
 }
 _METHODS = {
     "local_only": "each hospital trains a model on its own patients and shares nothing",

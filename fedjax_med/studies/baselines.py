@@ -12,6 +12,7 @@ from fedjax_med.studies.judging import Judge, by_hospital, mean_of_defined, pred
 from fedjax_med.studies.populations import Population
 from fedjax_med.studies.training import outputs_of
 from fedjax_med.tasks.kinds import Kind, num_outputs
+from fedjax_med.tasks.segmentation import class_counts
 
 # A hospital whose training patients are all ill still may send a healthy one.
 _PSEUDO_COUNT = 0.5
@@ -21,13 +22,19 @@ def site_rate(population: Population, kind: Kind) -> np.ndarray:
     """Outputs that know nothing of a patient but the hospital `[1, N]` or `[1, N, outputs]`.
 
     The share of each class among the hospital's training patients, as logits (so the hospital's
-    majority is predicted), their mean outcome, or for survival equal risks. For a hospital that was
+    majority is predicted; of masks, for every voxel), their mean outcome, or for survival equal risks. For a hospital that was
     left out, those of all the others together.
     """
     train, judged = population.train, population.judged
     owner = np.repeat(np.arange(judged.num_clients), population.test.sizes)
     if kind == "survival":
         return np.zeros((1, len(owner), 1))
+    if kind == "segmentation":
+        mask, ends = train.train.examples["mask"], train.train.offsets
+        counts = class_counts(mask, ends, num_outputs(population.raw, kind))
+        if population.is_left_out:
+            counts = np.repeat(counts.sum(axis=0, keepdims=True), judged.num_clients, axis=0)
+        return np.log(counts + _PSEUDO_COUNT)[owner][None]
     labels = np.asarray(train.train.examples["y"], np.float64)
     if kind == "multiclass":
         labels = np.eye(num_outputs(population.raw, kind))[labels.astype(int)]

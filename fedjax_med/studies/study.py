@@ -122,7 +122,7 @@ def run_study(
         raise DataError(f"a study needs at least 2 hospitals, {dataset.name} has 1.")
     start = time.perf_counter()
     kind = tasks.kind_of(dataset)
-    key = "event" if kind == "survival" else None if kind in ("regression", "multilabel") else "y"
+    key = {"survival": "event", "binary": "y", "multiclass": "y"}.get(kind)
     tell("preprocessing")
     divide = {"seed": settings.seed, "stratify": key}
     if settings.division == "own":
@@ -140,7 +140,8 @@ def run_study(
     left_out = hospitals_left_out(dataset, fit) if settings.leave_one_out else []
     learner = _learner(settings, populations[0])
     _refuse_large_exact(settings, learner)
-    judge = Judge(*judged_by(kind, times=_times(first) if kind == "survival" else ()))
+    times = _times(first) if kind == "survival" else ()
+    judge = Judge(*judged_by(kind, times=times, label_names=dataset.label_names))
     seconds = {"preprocessing": time.perf_counter() - start}
     study = Study(
         settings,

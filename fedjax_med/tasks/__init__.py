@@ -9,6 +9,7 @@ from fedjax_med.tasks.modalities import Modality, modality_of
 from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.regression import regression
 from fedjax_med.tasks.response import DrugScale, drug_scale, masked_responses
+from fedjax_med.tasks.segmentation import segmentation
 from fedjax_med.tasks.survival import cox, discrete_time_survival, interval_edges, survival_curve
 from fedjax_med.tasks.unsupervised import clustering, density_estimation, reconstruction
 
@@ -37,5 +38,6 @@ __all__ = [
     "multilabel_classification",
     "reconstruction",
     "regression",
+    "segmentation",
     "survival_curve",
 ]

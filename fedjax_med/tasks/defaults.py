@@ -28,6 +28,7 @@ from fedjax_med.tasks.multilabel import multilabel_classification
 from fedjax_med.tasks.partial_likelihood import Ties
 from fedjax_med.tasks.regression import regression
 from fedjax_med.tasks.response import masked_responses
+from fedjax_med.tasks.segmentation import segmentation
 from fedjax_med.tasks.survival import cox, discrete_time_survival
 
 MODELS = ("linear", "mlp", "embeddings", "transformer")
@@ -171,6 +172,7 @@ def _with_task(
         "multilabel": multilabel_classification,
         "regression": lambda m, e: regression(m, e, center=center, scale=scale),
         "survival": cox,
+        "segmentation": lambda m, e: segmentation(m, e, label_names=dataset.label_names),
         "responses": masked_responses,
         "forecast": quantile_forecast,
     }

@@ -20,6 +20,7 @@ Kind = Literal[
     "links",
     "responses",
     "forecast",
+    "segmentation",
 ]
 
 
@@ -36,6 +37,7 @@ def kind_of(dataset: FederatedDataset) -> Kind:
     | `y` of whole numbers `[N]`, 0 and 1 and not more than two `label_names` | binary |
     | `y` of whole numbers `[N]`, 0 and above | multiclass |
     | `y` of whole numbers `[N, labels]`, 0 and 1 | multilabel |
+    | `mask` of whole numbers `[N, *size]`, 0 and above, for `x` `[N, *size, channels]` | segmentation |
 
     Raises:
       DataError: if none of them fits.
@@ -52,6 +54,9 @@ def kind_of(dataset: FederatedDataset) -> Kind:
         return "links"
     if {"x", "y", "measured"} <= set(examples):
         return "responses"
+    if "mask" in examples:
+        _check_mask(dataset)
+        return "segmentation"
     if "y" not in examples:
         raise DataError(
             f"examples of {dataset.name} must have 'y', or 'time' and 'event', got "
@@ -77,13 +82,30 @@ def kind_of(dataset: FederatedDataset) -> Kind:
     return "binary" if high <= 1 and len(dataset.label_names) <= 2 else "multiclass"
 
 
+def _check_mask(dataset: FederatedDataset) -> None:
+    x, mask = dataset.train.examples.get("x"), dataset.train.examples["mask"]
+    if x is None or mask.shape != x.shape[:-1] or mask.ndim < 3:
+        got = "none" if x is None else f"{list(x.shape)}"
+        raise DataError(
+            f"mask of {dataset.name} must have the shape of x without its last axis, got "
+            f"{list(mask.shape)} for x {got}."
+        )
+    least = np.min(mask, initial=0)
+    if mask.dtype.kind not in "biu" or least < 0:
+        raise DataError(
+            f"mask of {dataset.name} must be whole numbers of 0 and above, got {mask.dtype} from "
+            f"{least} on."
+        )
+
+
 def num_outputs(dataset: FederatedDataset, kind: Kind) -> int:
     """How many outputs a model of this kind has: classes, labels, horizons with levels, or one."""
     if kind in ("multilabel", "responses"):
         return dataset.train.examples["y"].shape[1]
     if kind == "forecast":
         return dataset.train.examples["y"].shape[1] * len(LEVELS)
-    if kind != "multiclass":
+    if kind not in ("multiclass", "segmentation"):
         return 1
-    seen = max(int(np.max(s.examples["y"], initial=0)) for s in dataset.splits().values())
-    return max(seen + 1, len(dataset.label_names))
+    key, least = ("y", 1) if kind == "multiclass" else ("mask", 2)
+    seen = max(int(np.max(s.examples[key], initial=0)) for s in dataset.splits().values())
+    return max(seen + 1, len(dataset.label_names), least)

@@ -17,6 +17,7 @@ from fedjax_med.models import (
     response_autoencoder,
     response_factorisation,
     signals,
+    unet,
 )
 
 Modality = Literal[
@@ -24,6 +25,7 @@ Modality = Literal[
     "signal",
     "image",
     "volume",
+    "segmentation",
     "visits",
     "graph",
     "responses",
@@ -34,6 +36,7 @@ Build = Callable[[FederatedDataset, int], Model]  # of a dataset and a number of
 
 _BY_NAMES: dict[Modality, set[str]] = {
     "visits": {"codes"},
+    "segmentation": {"x", "mask"},
     "graph": {"head", "relation", "tail"},
     "responses": {"x", "y", "measured"},
 }
@@ -62,6 +65,10 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
             "convolution": lambda dataset, outputs: signals.temporal_convolution(outputs),
             "gru": lambda dataset, outputs: signals.gru(outputs),
         },
+        "segmentation": {
+            "unet": lambda dataset, outputs: unet(outputs),
+            "small-unet": lambda dataset, outputs: unet(outputs, (4, 8, 16)),
+        },
         "graph": {name: _scores_of(build) for name, build in graph_embeddings.GRAPH_MODELS.items()},
         "responses": {
             "factorisation": lambda dataset, outputs: response_factorisation(8, ridge=4.0),
@@ -86,6 +93,7 @@ def modality_of(dataset: FederatedDataset) -> Modality:
     | examples | modality |
     | --- | --- |
     | `codes` | visits |
+    | `x` `[N, *size, channels]` with `mask` `[N, *size]`, two or three sizes | segmentation |
     | `head`, `relation`, `tail` | graph |
     | `x` `[N, items]` with `y` and `measured` | responses |
     | `x` `[N, features]` with floating `y` `[N, horizons]` | series |

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_med.engine.contracts import Batch, PyTree, Variables
 from fedjax_med.engine.task import Task
@@ -93,6 +94,21 @@ def segmentation(model: Model, example: PyTree, *, label_names: Sequence[str] = 
     names = ("loss", "dice", "false_alarm_rate", *(f"dice_{name}" for name in named))
     higher = (False, True, False, *(True for _ in named))
     return Task(initialise(model, example), loss, metrics, names, higher)
+
+
+def class_counts(mask: np.ndarray, offsets: np.ndarray, num_classes: int) -> np.ndarray:
+    """In how many scans of a client a voxel is of a class, float64 `[clients, *size, classes]`.
+
+    Args:
+      mask: classes `[N, *size]`, client after client.
+      offsets: where clients begin and end `[clients + 1]`; nobody is without scans.
+      num_classes: with the background.
+    """
+    of_class = [
+        np.add.reduceat(mask == label, offsets[:-1], axis=0, dtype=np.float64)
+        for label in range(num_classes)
+    ]
+    return np.stack(of_class, axis=-1)
 
 
 def _dice(called: jax.Array, true: jax.Array, smoothing: float) -> jax.Array:
