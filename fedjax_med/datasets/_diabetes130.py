@@ -69,7 +69,7 @@ _ADMISSION_SOURCES = {  # of the code book IDs_mapping.csv; the others are not u
 _NOT_RECORDED = "not recorded"
 _DIED_OR_HOSPICE = {"11", "13", "14", "19", "20", "21"}
 
-_COUNTS = (
+COUNTS = (
     "time_in_hospital",
     "num_lab_procedures",
     "num_procedures",
@@ -142,24 +142,17 @@ def diabetes130(
     Raises:
       DataError: if the file is missing or damaged, or an option is not allowed.
     """
-    if clients not in _CLIENTS:
-        raise DataError(
-            f"clients must be 'payer', 'specialty' or 'admission-source', got {clients!r}."
-        )
-    path = locate("diabetes130", _FILES, data_dir)["diabetic_data.csv"]
-    with open_text(path) as file:
-        header, *rows = csv.reader(file)
-    rows.sort(key=lambda row: int(row[header.index("encounter_id")]))  # in order of time
-    table = dict(zip(header, zip(*rows, strict=True), strict=True))
-    site = _mapped(table[_CLIENTS[clients]], _client_name(clients))
+    check_clients(clients)
+    table = encounters(data_dir)
+    site = clients_of(table, clients)
     patient = np.array(table["patient_nbr"], np.int64)
-    features = _features(table)
+    features = features_of(table)
     x = np.column_stack(list(features.values()))
-    y = _mapped(table["readmitted"], lambda when: when == "<30").astype(np.int32)
+    y = readmitted(table)
     if first_encounters:
         kept = np.zeros(len(x), bool)
         kept[np.unique(patient, return_index=True)[1]] = True
-        kept &= _mapped(table["discharge_disposition_id"], _can_return)
+        kept &= can_return(table)
         site, patient, x, y = site[kept], patient[kept], x[kept], y[kept]
     names, client = np.unique(site, return_inverse=True)
     dataset = FederatedDataset.from_assignment(
@@ -178,14 +171,46 @@ def diabetes130(
     return standardized(dataset, standardize)
 
 
+def check_clients(clients: str) -> None:
+    """Raises DataError unless encounters can be divided by `clients`."""
+    if clients not in _CLIENTS:
+        raise DataError(
+            f"clients must be 'payer', 'specialty' or 'admission-source', got {clients!r}."
+        )
+
+
+def encounters(data_dir: str | os.PathLike | None) -> dict[str, tuple[str, ...]]:
+    """The columns of the file as text, encounters in order of time."""
+    path = locate("diabetes130", _FILES, data_dir)["diabetic_data.csv"]
+    with open_text(path) as file:
+        header, *rows = csv.reader(file)
+    rows.sort(key=lambda row: int(row[header.index("encounter_id")]))
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
+
+
+def clients_of(table: dict[str, tuple[str, ...]], clients: str) -> np.ndarray:
+    """The name of the client of every encounter."""
+    return _mapped(table[_CLIENTS[clients]], _client_name(clients))
+
+
+def readmitted(table: dict[str, tuple[str, ...]]) -> np.ndarray:
+    """1 where a patient was readmitted within 30 days, int32."""
+    return _mapped(table["readmitted"], lambda when: when == "<30").astype(np.int32)
+
+
+def can_return(table: dict[str, tuple[str, ...]]) -> np.ndarray:
+    """Whether a readmission was possible: not where the patient died or went to a hospice."""
+    return _mapped(table["discharge_disposition_id"], _can_return)
+
+
 def _client_name(clients: str) -> Callable[[str], str]:
     if clients == "admission-source":
         return lambda code: _ADMISSION_SOURCES.get(code, _NOT_RECORDED)
     return lambda code: _NOT_RECORDED if code == "?" else code
 
 
-def _features(table: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """float32 columns by their names."""
+def features_of(table: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
+    """The columns of `x`, float32, by their names."""
 
     def number(column: str, of: Callable[[str], float]) -> np.ndarray:
         return _mapped(table[column], of).astype(np.float32)
@@ -194,7 +219,7 @@ def _features(table: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
         "age": number("age", lambda band: float(band[1:].split("-")[0]) + 5),  # "[70-80)"
         "female": number("gender", lambda g: {"Female": 1.0, "Male": 0.0}.get(g, np.nan)),
     }
-    features |= {column: number(column, float) for column in _COUNTS}
+    features |= {column: number(column, float) for column in COUNTS}
     for column, group in _CATEGORIES.items():
         values = sorted({group(code) for code in set(table[column])} - {""})
         position = {value: i for i, value in enumerate(values)}
