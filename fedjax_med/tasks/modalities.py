@@ -18,6 +18,7 @@ from fedjax_med.models import (
     response_factorisation,
     signals,
     unet,
+    visits,
 )
 
 Modality = Literal[
@@ -68,6 +69,16 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
         "segmentation": {
             "unet": lambda dataset, outputs: unet(outputs),
             "small-unet": lambda dataset, outputs: unet(outputs, (4, 8, 16)),
+        },
+        "visits": {
+            "gru": lambda dataset, outputs: visits.visit_gru(visits.visit_inputs(dataset), outputs),
+            "transformer": lambda dataset, outputs: visits.visit_transformer(
+                visits.visit_inputs(dataset), outputs
+            ),
+            "bag": lambda dataset, outputs: visits.visit_bag(visits.visit_inputs(dataset), outputs),
+            "last-visit": lambda dataset, outputs: visits.visit_bag(
+                visits.visit_inputs(dataset), outputs, last_only=True
+            ),
         },
         "graph": {name: _scores_of(build) for name, build in graph_embeddings.GRAPH_MODELS.items()},
         "responses": {
