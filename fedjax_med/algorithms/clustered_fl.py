@@ -148,16 +148,7 @@ def _roll_call() -> tuple[ClientProgram, Aggregator]:
 
 
 def _with_products(grouped: Aggregator) -> Aggregator:
-    """`grouped`, of `per_cluster`, with the inner products of all updates as `_Trained`.
-
-    Raises:
-      ValueError: if the aggregator hides single updates from the server.
-    """
-    if grouped.channel is not None:
-        raise ValueError(
-            "aggregator must not have a channel: clustered federated learning compares the updates "
-            "of single clients, which secure aggregation hides."
-        )
+    """`grouped`, of `per_cluster`, with the inner products of all updates as `_Trained`."""
 
     def encode(
         update: tuple[Variables, jax.Array], weight: jax.Array, state: PyTree, key: jax.Array
@@ -225,7 +216,8 @@ def clustered_fl(
 
     Raises:
       ValueError: if `num_clients` or `max_clusters` is below 1, a norm is negative,
-        `max_similarity` not between -1 and 1, or the aggregator's reduction is a stack.
+        `max_similarity` not between -1 and 1, the aggregator's reduction is a stack, or it hides
+        single updates from the server.
     """
     require("num_clients", num_clients, "at least 1", lambda v: v >= 1)
     require("max_clusters", max_clusters, "at least 1", lambda v: v >= 1)
@@ -234,6 +226,11 @@ def clustered_fl(
     require("max_similarity", max_similarity, "between -1 and 1", lambda v: -1 <= v <= 1)
     optimizer = server_optimizer or optax.sgd(1.0)
     grouped = per_cluster(aggregator or weighted_mean(), max_clusters)
+    if grouped.channel is not None:
+        raise ValueError(
+            "aggregator must not have a channel: clustered federated learning compares the updates "
+            "of single clients, which secure aggregation hides."
+        )
     call, names = _roll_call()
 
     def cluster_of(server: ClusteredState, client: Client) -> tuple[Variables, jax.Array]:

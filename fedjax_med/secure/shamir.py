@@ -39,8 +39,8 @@ def share(secret: Words, coefficients: Words, points: Words) -> Words:
     x = points.reshape((-1,) + (1,) * secret.ndim)
     value = 0 * x + 0 * secret[None]
     for coefficient in coefficients[::-1]:  # Horner's rule
-        value = (value + coefficient[None]) * x % PRIME
-    return (value + secret[None]) % PRIME
+        value = (value * x + coefficient[None]) % PRIME
+    return (value * x + secret[None]) % PRIME
 
 
 def recover(points: Words, shares: Words) -> Words:
