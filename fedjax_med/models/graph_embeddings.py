@@ -149,6 +149,15 @@ def as_model(model: GraphModel, num_entities: int, num_relations: int) -> Model:
     return Model(init, apply)
 
 
+def _all_zero(key: jax.Array, num_entities: int, num_relations: int) -> PyTree:
+    del key
+    return {"entities": jnp.zeros(num_entities), "relations": jnp.zeros(num_relations)}
+
+
+# To which all triples are equally plausible: what ranks are without any knowledge.
+INDIFFERENT = GraphModel(_all_zero, lambda head, relation, tail: head + relation + tail)
+
+
 def _uniform(
     size: int, relation_size: int, bound: float, relation_bound: float | None = None
 ) -> Callable[[jax.Array, int, int], PyTree]:
