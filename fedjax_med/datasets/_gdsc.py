@@ -89,12 +89,20 @@ def gdsc_ic50(
         source=SOURCE,
         citation=CITATION,
     )
-    if held_out == "cell lines":
-        split = whole.split(test=test, seed=seed, stratify=None)
-        assert split.test is not None
-        asked = ask_for_the_others(split.test.examples["x"], known, seed)
-        return split.replace(test=ClientArrays(asked, split.test.sizes))
-    x = whole.train.examples["x"]
+    divide = patients_held_out if held_out == "cell lines" else responses_held_out
+    more = {"known": known} if held_out == "cell lines" else {}
+    return divide(whole, test=test, seed=seed, **more)
+
+
+def responses_held_out(whole: FederatedDataset, *, test: float, seed: int) -> FederatedDataset:
+    """A share of every row's responses moved to a test row of the same patient.
+
+    Args:
+      whole: training rows with everything that was measured.
+      test: the share.
+      seed: of what moves.
+    """
+    x, sizes = whole.train.examples["x"], whole.train.sizes
     drawn = np.random.default_rng([seed, 0]).random(x.shape)
     moves = (drawn < test) & ~np.isnan(x)
     left = np.where(moves, np.float32(np.nan), x)
@@ -102,6 +110,45 @@ def gdsc_ic50(
         train=ClientArrays(responses(left, left), sizes),
         test=ClientArrays(responses(left, np.where(moves, x, np.float32(np.nan))), sizes),
     )
+
+
+def patients_held_out(
+    whole: FederatedDataset, *, test: float, known: int, seed: int
+) -> FederatedDataset:
+    """A share of every client's patients moved to test rows, of whom some responses are known.
+
+    Args:
+      whole: training rows with everything that was measured.
+      test: the share.
+      known: responses that are known of each.
+      seed: of who moves and what is known.
+    """
+    split = whole.split(test=test, seed=seed, stratify=None)
+    assert split.test is not None
+    asked = ask_for_the_others(split.test.examples["x"], known, seed)
+    return split.replace(test=ClientArrays(asked, split.test.sizes))
+
+
+def whole_matrix(dataset: FederatedDataset) -> FederatedDataset:
+    """Training rows with everything that was measured, of a dataset divided by either function."""
+    train = dataset.train
+    test = dataset.test
+    if test is None:
+        return dataset
+    x, asked = (
+        np.where(arrays.examples["measured"], arrays.examples["y"], arrays.examples["x"])
+        for arrays in (train, test)
+    )
+    if np.array_equal(train.sizes, test.sizes) and np.array_equal(
+        train.examples["x"], test.examples["x"], equal_nan=True
+    ):
+        rows = np.where(np.isnan(asked), x, asked)
+        return dataset.replace(train=ClientArrays(responses(rows, rows), train.sizes), test=None)
+    rows = np.concatenate([x, asked])
+    client = np.concatenate([np.repeat(np.arange(a.num_clients), a.sizes) for a in (train, test)])
+    rows = rows[np.argsort(client, kind="stable")]
+    sizes = train.sizes + test.sizes
+    return dataset.replace(train=ClientArrays(responses(rows, rows), sizes), test=None)
 
 
 def responses(known: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
