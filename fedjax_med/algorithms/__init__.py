@@ -55,6 +55,7 @@ from fedjax_med.algorithms.parts import last_layer, layers, normalisation_layers
 from fedjax_med.algorithms.pca import pca
 from fedjax_med.algorithms.per_fed_avg import per_fed_avg
 from fedjax_med.algorithms.q_ffl import q_ffl
+from fedjax_med.algorithms.re_estimated import re_estimated
 from fedjax_med.algorithms.reptile import reptile
 from fedjax_med.algorithms.scaffold import scaffold
 from fedjax_med.algorithms.split_learning import (
@@ -145,6 +146,7 @@ __all__ = [
     "plain_average",
     "polynomial_discount",
     "q_ffl",
+    "re_estimated",
     "reptile",
     "scaffold",
     "smoothed_average",

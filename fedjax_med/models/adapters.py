@@ -41,14 +41,17 @@ def from_function(
 def from_linen(module: Any) -> Model:
     """A Flax Linen module, unchanged.
 
-    `train=...` is passed to modules whose `__call__` has such an argument. Dropout draws from
-    the rng named "dropout"; on a mesh that splits minibatches each device draws its own.
-    All collections besides "params" (batch statistics) are the model state.
+    `train=...` is passed to modules whose `__call__` has such an argument, and `batch=...`, the
+    minibatch with its padding (`models.BatchNorm` needs it), to those that have that; it is None
+    when variables are made. Dropout draws from the rng named "dropout"; on a mesh that splits
+    minibatches each device draws its own. All collections besides "params" (batch statistics) are
+    the model state.
     """
-    has_train = "train" in inspect.signature(type(module).__call__).parameters
+    parameters = inspect.signature(type(module).__call__).parameters
 
-    def flags(train: bool) -> dict[str, bool]:
-        return {"train": train} if has_train else {}
+    def flags(train: bool, batch: Batch | None = None) -> dict[str, Any]:
+        given = {"train": train, "batch": batch}
+        return {name: value for name, value in given.items() if name in parameters}
 
     def init(key: jax.Array, x: jax.Array) -> Variables:
         collections = dict(module.init({"params": key, "dropout": key}, x, **flags(False)))
@@ -60,10 +63,11 @@ def from_linen(module: Any) -> Model:
         x = batch.examples["x"]
         rngs = {"dropout": batch.split_key()} if train else None
         if not train or not variables.state:
-            outputs = module.apply(collections, x, rngs=rngs, **flags(train))
+            outputs = module.apply(collections, x, rngs=rngs, **flags(train, batch))
             return outputs, variables.state
         mutable = list(variables.state)
-        outputs, state = module.apply(collections, x, rngs=rngs, mutable=mutable, **flags(train))
+        given = flags(train, batch)
+        outputs, state = module.apply(collections, x, rngs=rngs, mutable=mutable, **given)
         return outputs, dict(state)
 
     return Model(init, apply)

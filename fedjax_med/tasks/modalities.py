@@ -12,8 +12,13 @@ from fedjax_med.data import DataError, FederatedDataset
 from fedjax_med.datasets.weekly import THIS_WEEK
 from fedjax_med.models import (
     Model,
+    affine,
+    augmented,
     forecasting,
     graph_embeddings,
+    intensity,
+    resnet,
+    resnet18,
     response_autoencoder,
     response_factorisation,
     signals,
@@ -42,6 +47,7 @@ _BY_NAMES: dict[Modality, set[str]] = {
     "responses": {"x", "y", "measured"},
 }
 _LEAST_SNPS = 1000
+_SMALL_IMAGE = 64  # pixels; larger ones are halved before the first stage
 _BY_AXES: dict[int, Modality] = {2: "table", 3: "signal", 4: "image", 5: "volume"}
 
 
@@ -65,6 +71,16 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
             "resnet": lambda dataset, outputs: signals.residual_network(outputs),
             "convolution": lambda dataset, outputs: signals.temporal_convolution(outputs),
             "gru": lambda dataset, outputs: signals.gru(outputs),
+        },
+        "image": {
+            "resnet": lambda dataset, outputs: resnet(outputs),
+            "resnet-augmented": lambda dataset, outputs: augmented(
+                resnet(outputs), affine(shift=0.07, degrees=10, zoom=0.1), intensity(contrast=0.1)
+            ),
+            "resnet-batch-norm": lambda dataset, outputs: resnet(outputs, norm="batch"),
+            "resnet18": lambda dataset, outputs: resnet18(
+                outputs, large_images=dataset.train.examples["x"].shape[1] > _SMALL_IMAGE
+            ),
         },
         "segmentation": {
             "unet": lambda dataset, outputs: unet(outputs),
