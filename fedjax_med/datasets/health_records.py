@@ -246,8 +246,8 @@ def _draw_habits(rng: np.random.Generator, num: int, differences: float) -> _Hab
         shares(conditions, VARIANTS),
         shares(UNRELATED),
         between(0.1, 0.9, len(LABS)),
-        between(4, 9),
-        between(40, 150),
+        between(4.0, 9.0),
+        between(40.0, 150.0),
         between(0.1, 0.4),
     )
 

@@ -14,12 +14,25 @@ REPO = Path(__file__).resolve().parents[2]
 
 SURVIVAL = {"ncctg-lung", "tcga-brca", "vaccine-trial"}
 REGRESSION = {"diabetes-progression", "flu-ili", "parkinsons-telemonitoring"}
-WITH_MISSING_VALUES = {"diabetes130", "gdsc-ic50", "hapmap3", "ncctg-lung"}
+WITH_MISSING_VALUES = {
+    "diabetes130",
+    "diabetes130-visits",
+    "gdsc-ic50",
+    "hapmap3",
+    "ncctg-lung",
+    "synthetic-ehr",
+}
 # What examples are where they are no table with one outcome each.
+SCANS = {"x": np.float32, "mask": np.int32, "spacing": np.float32}
+RECORDS = {"codes": np.int32, "labs": np.float32, "visits": np.int32, "static": np.float32}
 OTHERS = {
+    "diabetes130-visits": RECORDS | {"y": np.int32},
     "gdsc-ic50": {"x": np.float32, "y": np.float32, "measured": np.bool_},
     "mitbih-beats": {"x": np.float32, "y": np.int32},
     "mitbih-rr": {"x": np.float32, "y": np.int32},
+    "synthetic-ehr": RECORDS | {"gap": np.float32, "y": np.int32},
+    "synthetic-scans": SCANS,
+    "synthetic-volumes": SCANS,
     "umls": {"head": np.int32, "relation": np.int32, "tail": np.int32, "client": np.int32},
 }
 # Those of MedMNIST have files of their own, of which two are here.
@@ -31,8 +44,9 @@ HERE = [n for n in datasets.DATASETS if not n.endswith("-mnist") or n in IMAGES]
 @pytest.mark.parametrize("name", HERE)
 def test_every_dataset_is_what_its_entry_says(name, shared_data_dir, request):
     info = datasets.info(name)
-    if name == "diabetes130":
-        dataset = request.getfixturevalue("encounters")
+    slow_to_read = {"diabetes130": "encounters", "diabetes130-visits": "returns"}
+    if name in slow_to_read:
+        dataset = request.getfixturevalue(slow_to_read[name])
     else:
         dataset = datasets.load(name, shared_data_dir)
         assert datasets.load(name, shared_data_dir).fingerprint() == dataset.fingerprint()
