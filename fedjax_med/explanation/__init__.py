@@ -1,9 +1,10 @@
-"""What a model of a table relies on: per hospital, and federated from what hospitals can send.
+"""What a model relies on: per hospital, and federated from what hospitals can send.
 
     coefficients(task.loss, run.variables, dataset)            # odds ratios with intervals
     permutation_importance(model, run.variables, dataset, metric)
     attributions(model, run.variables, dataset)                # integrated gradients, summed up
     partial_dependence(model, run.variables, dataset, "age")
+    grad_cam(model, run.variables, images)                     # where in an image, for each patient
 
 Each module says what leaves a hospital. Results have `as_dict()` for JSON, and figures in
 `fedjax_med.reporting.explanation_figures`.
@@ -28,6 +29,7 @@ from fedjax_med.explanation.importance import (
     PermutationImportance,
     permutation_importance,
 )
+from fedjax_med.explanation.saliency import grad_cam, image_gradients
 
 __all__ = [
     "Attribution",
@@ -41,6 +43,8 @@ __all__ = [
     "coefficients",
     "coefficients_of_runs",
     "federated_mean",
+    "grad_cam",
+    "image_gradients",
     "integrated_gradients",
     "partial_dependence",
     "permutation_importance",
