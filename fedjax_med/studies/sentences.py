@@ -50,16 +50,14 @@ def sentences(
       result: of a study, without its sentences.
       against: keys of its methods and what they are called; the first is also compared over all
         examples together.
-      chosen_on: what the shown method was the best on.
+      chosen_on: what the shown method was the best on; empty if it was not chosen.
     """
     main, methods = result["main_metric"], result["methods"]
     title = methods[result["chosen"]]["title"]
     value = methods[result["chosen"]]["metrics"][main]["mean"]
     words = metric_title(main)
-    said = [
-        f"{title}, the best of the federated methods on {chosen_on}, has a mean {words} over hospitals "
-        f"of {_interval(value)}."
-    ]
+    why = f", the best of the federated methods on {chosen_on}," if chosen_on else ""
+    said = [f"{title}{why} has a mean {words} over hospitals of {_interval(value)}."]
     higher = result["ideal"][main] != 0
     for name, phrase in against.items():
         if name in result["comparisons"]:
