@@ -59,7 +59,7 @@ from fedjax_med.datasets.health_records import (
     health_records,
 )
 from fedjax_med.datasets.plink import People, Plink, Snps, read_plink, write_plink
-from fedjax_med.datasets.scans import Scanner, synthetic_scans, synthetic_volumes
+from fedjax_med.datasets.scans import SCANNERS, Scanner, synthetic_scans, synthetic_volumes
 from fedjax_med.datasets.synthetic import ragged_population
 from fedjax_med.datasets.tables import load_tables
 from fedjax_med.datasets.vaccine_trial import VaccineTrial, draw_vaccine_trial, vaccine_trial
@@ -67,6 +67,7 @@ from fedjax_med.datasets.visit_tables import VisitFiles, load_visits
 
 __all__ = [
     "DATASETS",
+    "SCANNERS",
     "DatasetInfo",
     "HealthRecords",
     "People",

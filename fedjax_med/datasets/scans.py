@@ -103,19 +103,23 @@ def synthetic_scans(
       DataError: if an argument is not allowed.
     """
     size = _checked(dims, size, scanners, shift, validation_patients, test_patients)
-    parts = {}
-    for number, split in enumerate(("train", "validation", "test")):
-        parts[split] = {}
-        for hospital, scanner in enumerate(scanners):
-            count = {"validation": validation_patients, "test": test_patients}.get(
-                split, scanner.patients
+    counts = {"train": None, "validation": validation_patients, "test": test_patients}
+    parts = {
+        split: {
+            scanner.name: _scans(
+                np.random.default_rng([seed, hospital, number]),
+                scanner.patients if count is None else count,
+                size,
+                at_shift(scanner, shift),
             )
-            rng = np.random.default_rng([seed, hospital, number])
-            parts[split][scanner.name] = _scans(rng, count, size, at_shift(scanner, shift))
+            for hospital, scanner in enumerate(scanners)
+        }
+        for number, (split, count) in enumerate(counts.items())
+        if count != 0
+    }
     return FederatedDataset.from_clients(
-        parts["train"],
-        validation=parts["validation"] if validation_patients else None,
-        test=parts["test"] if test_patients else None,
+        parts.pop("train"),
+        **parts,
         name="synthetic-scans" if dims == 2 else "synthetic-volumes",
         label_names=LABELS,
         source="generated",

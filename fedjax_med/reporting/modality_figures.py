@@ -7,10 +7,13 @@ from types import MappingProxyType
 
 from matplotlib.figure import Figure
 
+from fedjax_med.reporting import segmentation_figures
 from fedjax_med.studies import Study
 from fedjax_med.tasks.modalities import Modality
 
-_FIGURES: Mapping[Modality, Callable[[Study], dict[str, Figure]]] = MappingProxyType({})
+_FIGURES: Mapping[Modality, Callable[[Study], dict[str, Figure]]] = MappingProxyType(
+    {"segmentation": segmentation_figures.figures_of}
+)
 
 
 def examples_of(study: Study, modality: Modality) -> dict[str, Figure]:

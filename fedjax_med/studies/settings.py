@@ -136,6 +136,21 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "num_splits": 3,
             "num_resamples": 50,  # concordance takes time in events x patients
         },
+        "synthetic-scans": {
+            "division": "own",
+            "client_optimizer": "adam",
+            "learning_rates": (0.003, 0.01),
+            "rounds": 30,
+            "batch_size": 4,
+        },
+        "synthetic-volumes": {
+            "model": "small-unet",
+            "division": "own",
+            "client_optimizer": "adam",
+            "learning_rates": (0.003, 0.01),
+            "rounds": 20,
+            "batch_size": 4,
+        },
         # Patients' own voices have outliers, on which larger steps diverge.
         "parkinsons-telemonitoring": {
             "batch_size": 32,
