@@ -1,0 +1,1 @@
+"""Outlines of lesions in scans of hospitals with different scanners."""
