@@ -1,6 +1,6 @@
 """Augmentation of images, drawn anew for every example of every local step, inside the compiled round.
 
-    model = augmented(resnet(1), affine(shift=0.07, degrees=10, flip=True), intensity(contrast=0.1))
+    model = augmented(resnet(1), affine(shift=0.07, degrees=10.0, flip=True), intensity(contrast=0.1))
 
 Draws follow from the key of the local step and an example's place in the minibatch, so they are the
 same on every placement. In evaluation nothing is drawn. Padded rows are changed like others, and

@@ -63,5 +63,5 @@ def _moments(x: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     # Two passes: the difference of two large sums would lose the digits of a small variance.
     total = jnp.where(real, x, 0).sum(axes)
     mean = batch.sum_over_splits(total) / count
-    squares = jnp.where(real, jnp.square(x - mean.reshape(wide)), 0).sum(axes)
+    squares = jnp.square(jnp.where(real, x - mean.reshape(wide), 0)).sum(axes)
     return mean, batch.sum_over_splits(squares) / count

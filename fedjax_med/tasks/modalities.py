@@ -75,7 +75,7 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
         "image": {
             "resnet": lambda dataset, outputs: resnet(outputs),
             "resnet-augmented": lambda dataset, outputs: augmented(
-                resnet(outputs), affine(shift=0.07, degrees=10, zoom=0.1), intensity(contrast=0.1)
+                resnet(outputs), affine(shift=0.07, degrees=10.0, zoom=0.1), intensity(contrast=0.1)
             ),
             "resnet-batch-norm": lambda dataset, outputs: resnet(outputs, norm="batch"),
             "resnet18": lambda dataset, outputs: resnet18(
