@@ -16,12 +16,13 @@ class Model(NamedTuple):
     """A model as pure functions.
 
     Attributes:
-      init: `(key, x) -> Variables`, for an example input `x` `[1, ...]`.
+      init: `(key, x) -> Variables`, for an example input `x` `[1, ...]`; where examples have no `x`,
+        for all arrays of an example.
       apply: `(variables, batch, train) -> (outputs [batch, ...], new model state)`; reads
-        `batch.examples["x"]`.
+        `batch.examples["x"]`, or what else there is.
     """
 
-    init: Callable[[jax.Array, jax.Array], Variables]
+    init: Callable[[jax.Array, PyTree], Variables]
     apply: Callable[[Variables, Batch, bool], tuple[jax.Array, PyTree]]
 
 
@@ -53,7 +54,7 @@ def from_linen(module: Any) -> Model:
         given = {"train": train, "batch": batch}
         return {name: value for name, value in given.items() if name in parameters}
 
-    def init(key: jax.Array, x: jax.Array) -> Variables:
+    def init(key: jax.Array, x: PyTree) -> Variables:
         collections = dict(module.init({"params": key, "dropout": key}, x, **flags(False)))
         params = collections.pop("params", {})
         return Variables(params, collections or ())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,9 +169,10 @@ def _of_records(module: nn.Module) -> Model:
     """A Linen module that is called with a dict of the arrays it may read."""
     model = from_linen(module)
 
-    def chosen(examples: PyTree) -> Any:
+    def chosen(examples: PyTree) -> PyTree:
         return {name: examples[name] for name in _READ if name in examples}
 
+    @jax.jit  # operation by operation it takes seconds to compile
     def init(key: jax.Array, examples: PyTree) -> Variables:
         return model.init(key, chosen(examples))
 
@@ -210,7 +211,7 @@ class _VisitGru(nn.Module):
     @nn.compact
     def __call__(self, record: Mapping[str, jax.Array]) -> jax.Array:
         vectors = _VisitVectors(self.inputs, self.dim, name="visit")(record)
-        recurrent = nn.RNN(nn.GRUCell(self.dim), return_carry=True, name="gru")
+        recurrent = nn.RNN(nn.GRUCell(self.dim, name="gru"), return_carry=True)
         state, _ = recurrent(vectors, seq_lengths=record["visits"])
         return _head(state, record, self.inputs, self.num_outputs)
 
