@@ -1,0 +1,189 @@
+"""Watches the losses of a followed stream: of every client at home, and of all of them together.
+
+Every client watches its own losses, example by example. What it tells the server after each period is
+the sum of its losses, measured in its own deviations from its own mean of the reference periods, and
+their number; so the server watches one number per period in which patients who differ from each other
+count alike. Both by Page and Hinkley's test; thresholds are such that without drift there is an alarm
+in a share `rate` of periods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_softmax
+
+from fedjax_med.streams.arrivals import Stream
+from fedjax_med.streams.drift import page_hinkley, page_hinkley_threshold
+
+# Of the deviation of the losses: smaller rises do not count.
+_DELTA = 0.25
+# Of the server's numbers, which have a deviation of 1 without drift.
+_SERVER_DELTA = 0.5
+_FEWEST = 16  # examples that say something of a client's losses
+_SERVER = -1
+
+
+class Alarm(NamedTuple):
+    """A drift that was reported.
+
+    Attributes:
+      client: number of the client, -1 for the server.
+      period: in which it was reported.
+      example: how many of the client's examples of that period had come, 0 for the server.
+    """
+
+    client: int
+    period: int
+    example: int
+
+
+class Watched(NamedTuple):
+    """Losses and alarms of a stream.
+
+    Attributes:
+      loss: mean `[periods, clients]`, NaN where nothing was judged.
+      pooled: mean over all examples `[periods]`, likewise.
+      alarms: in their order; by client and by the server.
+      unwatched: clients with too few examples in the reference periods.
+      reference: last reference period.
+      rate: of false alarms per period that thresholds are for.
+    """
+
+    loss: np.ndarray
+    pooled: np.ndarray
+    alarms: tuple[Alarm, ...]
+    unwatched: tuple[int, ...]
+    reference: int
+    rate: float
+
+
+def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Loss [nats] `[N]` of every example, from logits `[N, classes]` and classes `[N]`."""
+    logs = log_softmax(np.asarray(outputs, np.float64), axis=1)
+    return -logs[np.arange(len(logs)), np.asarray(labels, np.int64)]
+
+
+def watch(
+    losses: np.ndarray,
+    period: np.ndarray,
+    client: np.ndarray,
+    stream: Stream,
+    *,
+    reference: int = 3,
+    rate: float = 0.02,
+) -> Watched:
+    """Watches losses `[N]` for a rise after the reference periods.
+
+    Args:
+      losses: of the judged examples, in the order of `Followed`.
+      period: of each, from 1 on.
+      client: of each.
+      stream: where they came from.
+      reference: last period whose losses are taken to be without drift.
+      rate: of false alarms per period, of every client and of the server.
+
+    Raises:
+      ValueError: if a number does not fit.
+    """
+    losses = np.asarray(losses, np.float64)
+    if not 1 <= reference < stream.num_periods - 1:
+        raise ValueError(
+            f"reference must be a period from 1 to {stream.num_periods - 2}, got {reference!r}."
+        )
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must be between 0 and 1, got {rate!r}.")
+    shape = (stream.num_periods, stream.dataset.num_clients)
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (period, client), losses)
+    np.add.at(counts, (period, client), 1)
+    alarms, unwatched = [], []
+    told, weight = np.zeros(stream.num_periods), np.zeros(stream.num_periods)
+    for c in range(shape[1]):
+        own = client == c
+        known = losses[own & (period <= reference)]
+        deviation = known.std() if len(known) >= _FEWEST else 0.0
+        if not deviation > 0:
+            unwatched.append(c)
+            continue
+        scaled = (losses - known.mean()) / deviation
+        told += np.bincount(period[own], scaled[own], minlength=len(told))
+        weight += counts[:, c]
+        alarms += _at_home(scaled, period, own, c, reference, rate)
+    alarms += _at_the_server(told, weight, reference, rate)
+    with np.errstate(invalid="ignore"):
+        loss = sums / counts
+        pooled = sums.sum(axis=1) / counts.sum(axis=1)
+    return Watched(
+        loss,
+        pooled,
+        tuple(sorted(alarms, key=lambda a: (a.period, a.client))),
+        tuple(unwatched),
+        reference,
+        rate,
+    )
+
+
+def _at_home(
+    scaled: np.ndarray, period: np.ndarray, own: np.ndarray, c: int, reference: int, rate: float
+) -> list[Alarm]:
+    """Alarms of a client; the running mean begins with the reference periods."""
+    of_period = np.bincount(period[own])[1:]
+    per_example = rate / max(of_period[of_period > 0].mean(), 1.0)
+    known = scaled[own & (period <= reference)]
+    threshold = page_hinkley_threshold(known, delta=_DELTA, rate=per_example)
+    mine, when = scaled[own], period[own]
+    first = np.searchsorted(when, when)  # a client's examples are in the order of periods
+    raised = page_hinkley(mine, delta=_DELTA, threshold=threshold) & (when > reference)
+    return [Alarm(c, int(when[i]), int(i - first[i] + 1)) for i in np.flatnonzero(raised).tolist()]
+
+
+def _at_the_server(
+    told: np.ndarray, weight: np.ndarray, reference: int, rate: float
+) -> list[Alarm]:
+    """Alarms of the server, from sums and numbers of all clients by period."""
+    judged = np.flatnonzero(weight)
+    series = told[judged] / np.sqrt(weight[judged])
+    # Sums of many losses are normal, and in deviations of 1 as long as nothing drifts.
+    normal = np.random.default_rng(0).standard_normal(4000)
+    threshold = page_hinkley_threshold(
+        normal, delta=_SERVER_DELTA, rate=rate, length=1, num_examples=200
+    )
+    raised = page_hinkley(series, delta=_SERVER_DELTA, threshold=threshold)
+    return [Alarm(_SERVER, int(p), 0) for p in judged[raised].tolist() if p > reference]
+
+
+def table(watched: Watched, stream: Stream, names: Sequence[str] | None = None) -> str:
+    """A Markdown table of periods: arrivals, loss, and who reported a drift.
+
+    Args:
+      watched: the losses.
+      stream: the arrivals.
+      names: of the clients; those of the dataset if None.
+    """
+    names = stream.dataset.client_names if names is None else names
+    lines = [
+        "| period | arrivals | clients | mean loss | worst client | drift reported by |",
+        "| ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    for period, arrivals in enumerate(stream.arrivals):
+        own = watched.loss[period]
+        known = ~np.isnan(own)
+        worst = int(np.nanargmax(own)) if known.any() else None
+        told = [
+            "server" if a.client == _SERVER else names[a.client]
+            for a in watched.alarms
+            if a.period == period
+        ]
+        cells = [
+            str(period),
+            f"{arrivals.sum():,}",
+            str(int((arrivals > 0).sum())),
+            "" if worst is None else f"{watched.pooled[period]:.3f}",
+            "" if worst is None else f"{names[worst]} ({own[worst]:.3f})",
+            ", ".join(dict.fromkeys(told)),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
