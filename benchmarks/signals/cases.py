@@ -104,6 +104,7 @@ def _classification(
     rounds: int,
     methods: tuple[str, ...],
     trivial: Mapping[str, np.ndarray],
+    rates: tuple[float, ...] = (0.03, 0.1, 0.3),
 ) -> Case:
     names = final.train.label_names
     model = build(len(names))
@@ -116,7 +117,7 @@ def _classification(
         multiclass_classification(model, final.train.train.examples),
         rounds,
         epochs(1, batch_size=32),
-        (0.03, 0.1, 0.3),
+        rates,
         class_probabilities,
         {
             **{name: general[name] for name in ("f1", "balanced_accuracy", "accuracy")},
@@ -179,6 +180,7 @@ def _rhythm(data_dir: DataDir, name: str, build: Callable[[int], Model]) -> Case
         final,
         build,
         rounds=20,
+        rates=(0.1, 0.3, 1.0),
         methods=_WITH_PERSONAL,
         trivial={"patient's own shares of classes": shares(final, own=True)},
     )

@@ -1,76 +1,132 @@
-"""From outputs to numbers: over all examples, over patients, of every patient."""
+"""From outputs to numbers: over all examples, over patients, of every patient.
+
+Intervals are over patients: whole patients are drawn again with all of their examples, since beats of one
+heart say little of another. Where metrics see classes only, equal rows of a patient are counted once with
+their number, which changes no value and makes a resample a matter of some hundred rows.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.signals.cases import Case
-from fedjax_med.evaluation import (
-    Predictions,
-    judge,
-    over_hospitals,
-    over_patients,
-    paired_bootstrap,
-    whole_hospitals,
-)
-from fedjax_med.studies.judging import over_seeds
+from fedjax_med.evaluation import Metric, gap
 from fedjax_med.studies.populations import Population
 
-RESAMPLES = 300
+RESAMPLES = 2000
 
 
-def predictions(case: Case, output: np.ndarray, population: Population) -> Predictions:
-    """Of one model, `[N, outputs]`; or of several side by side `[N, models, outputs]`."""
+class Rows(NamedTuple):
+    """Predictions of one model, equal ones of a patient together.
+
+    Attributes:
+      outputs: what metrics take `[rows, ...]`.
+      labels: `[rows]`.
+      client: `[rows]`.
+      count: how many examples a row is `[rows]`.
+    """
+
+    outputs: np.ndarray
+    labels: np.ndarray
+    client: np.ndarray
+    count: np.ndarray
+
+
+def rows_of(case: Case, output: np.ndarray, population: Population) -> Rows:
+    """Predictions from outputs `[N, outputs]` for those who are judged."""
     test = population.test
-    if output.ndim == 3:
-        linked = np.stack([case.link(each) for each in np.moveaxis(output, 1, 0)], axis=1)
-    else:
-        linked = case.link(output)
+    linked, labels = case.link(output), np.asarray(test.examples["y"])
     client = np.repeat(np.arange(test.num_clients), test.sizes)
-    return Predictions(linked, test.examples["y"], client, population.judged.client_names)
+    if linked.ndim == 1:
+        return Rows(linked, labels, client, np.ones(len(client)))
+    classes = linked.shape[1]
+    called = linked.argmax(axis=1)
+    called = np.where(np.isfinite(linked).all(axis=1), called, classes)  # a model that diverged
+    code = (client * classes + labels) * (classes + 1) + called
+    unique, count = np.unique(code, return_counts=True)
+    rest, called = np.divmod(unique, classes + 1)
+    owner, label = np.divmod(rest, classes)
+    outputs = np.concatenate([np.eye(classes), np.full((1, classes), np.nan)])[called]
+    return Rows(outputs, label, owner, count.astype(np.float64))
+
+
+def _of_patients(metric: Metric, rows: Rows, patients: int) -> np.ndarray:
+    """The metric of every patient `[patients]`."""
+    weight = (rows.client == np.arange(patients)[:, None]) * rows.count
+    return np.asarray(metric.compute(rows.outputs, rows.labels, weight))
 
 
 def main_value(case: Case, output: np.ndarray, population: Population) -> float:
     """The main metric over all examples of one model."""
-    judged = predictions(case, output, population)
-    metric = next(iter(case.metrics.values()))
-    ones = np.ones(judged.num_patients)
-    return float(metric.compute(judged.outputs, judged.labels, ones))
+    rows = rows_of(case, output, population)
+    return float(next(iter(case.metrics.values())).compute(rows.outputs, rows.labels, rows.count))
+
+
+def _draws(patients: int) -> np.ndarray:
+    """How often each patient counts: once, then as drawn `[1 + resamples, patients]`."""
+    generator = np.random.default_rng(0)
+    drawn = generator.multinomial(patients, np.full(patients, 1 / patients), RESAMPLES)
+    return np.concatenate([np.ones((1, patients)), drawn])
+
+
+def _over_seeds(
+    metric: Metric, seeds: Sequence[Rows], patients: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the draws over all examples, and over patients; and of every patient. Means over seeds."""
+    draws = _draws(patients)
+    pooled = [
+        metric.compute(rows.outputs, rows.labels, draws[:, rows.client] * rows.count)
+        for rows in seeds
+    ]
+    own = np.mean([_of_patients(metric, rows, patients) for rows in seeds], axis=0)
+    defined = ~np.isnan(own)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = draws @ np.where(defined, own, 0.0) / (draws @ defined)
+    return np.mean(pooled, axis=0), mean, own
+
+
+def _estimate(values: np.ndarray) -> dict[str, float | None]:
+    """Value of those who were judged, and 95 % of the draws; None where not defined."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or len(drawn) < RESAMPLES / 2:
+        return {"value": _plain(values[0]), "low": None, "high": None}
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}
 
 
 def judged(case: Case, outputs: np.ndarray) -> dict[str, Any]:
     """Means over seeds of every metric, with intervals over patients, from `[seeds, N, outputs]`."""
-    together = predictions(case, np.moveaxis(outputs, 0, 1), case.final)
-    metrics = {name: over_seeds(metric) for name, metric in case.metrics.items()}
-    found = judge(
-        together,
-        metrics,
-        num_resamples=RESAMPLES,
-        method="percentile",
-        resampling=whole_hospitals,
-    ).as_dict()
-    main = next(iter(case.metrics))
+    seeds = [rows_of(case, output, case.final) for output in outputs]
+    names = case.final.judged.client_names
+    found = {n: _over_seeds(m, seeds, len(names)) for n, m in case.metrics.items()}
+    main, metric = next(iter(case.metrics.items()))
+    own = dict(zip(names, found[main][2].tolist(), strict=True))
+    worst = gap(own, metric.ideal)
     by_seed = [main_value(case, output, case.final) for output in outputs]
     return {
-        "pooled": found["pooled"]["metrics"],
-        "mean": found["mean"],
-        "per_patient": {
-            patient: own["metrics"][main]["value"] for patient, own in found["per_hospital"].items()
-        },
-        "worst": found["gaps"][main],
+        "pooled": {name: _estimate(values) for name, (values, _, _) in found.items()},
+        "mean": {name: _estimate(values) for name, (_, values, _) in found.items()},
+        "per_patient": {name: _plain(value) for name, value in own.items()},
+        "worst": {"patient": worst.worst_name, "value": worst.worst, "deviation": worst.deviation},
         "sd_over_seeds": float(np.std(by_seed)),
     }
 
 
 def difference(case: Case, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Of the main metric of two methods, first minus second, with intervals over patients."""
-    metric = over_seeds(next(iter(case.metrics.values())))
-    both = [predictions(case, np.moveaxis(o, 0, 1), case.final) for o in (first, second)]
+    """Of the main metric of two methods, first minus second, on the same draws."""
+    metric, patients = next(iter(case.metrics.values())), case.final.judged.num_clients
+    both = [
+        _over_seeds(metric, [rows_of(case, o, case.final) for o in outputs], patients)
+        for outputs in (first, second)
+    ]
     return {
-        where: paired_bootstrap(
-            statistic(metric), *both, num_resamples=RESAMPLES, resampling=whole_hospitals
-        )._asdict()
-        for where, statistic in (("pooled", over_patients), ("mean", over_hospitals))
+        where: _estimate(both[0][place] - both[1][place])
+        for place, where in enumerate(("pooled", "mean"))
     }
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -13,7 +13,14 @@ import optax
 from benchmarks.signals.cases import Case
 from fedjax_med import algorithms
 from fedjax_med.data import FederatedDataset
-from fedjax_med.engine import FederatedAlgorithm, Task, Variables, grid, simulate
+from fedjax_med.engine import (
+    Experiments,
+    FederatedAlgorithm,
+    Task,
+    Variables,
+    grid,
+    simulate,
+)
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.studies.methods import METHODS, Method
 from fedjax_med.studies.populations import Population
@@ -148,8 +155,9 @@ def adapted(
         begin = jax.tree.map(lambda x: x[which], models)
         return alone._replace(init_client=lambda variables: alone.init_client(begin))
 
-    experiments = grid(seed=[0], which=range(count))
-    experiments.hyperparameters["rate"] = np.asarray(rates)
+    # Whole numbers of 64 bits would be cut to 32 with a warning.
+    which = np.arange(count, dtype=np.int32)
+    experiments = Experiments((0,) * count, {"rate": np.asarray(rates), "which": which})
     run = simulate(
         build,
         dataset,
