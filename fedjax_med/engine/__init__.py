@@ -26,7 +26,7 @@ from fedjax_med.engine.contracts import (
 from fedjax_med.engine.evaluate import evaluate
 from fedjax_med.engine.experiments import Experiments, grid
 from fedjax_med.engine.lane_executor import Axes, LaneExecutor
-from fedjax_med.engine.local_work import epochs, steps
+from fedjax_med.engine.local_work import epochs, poisson_steps, steps
 from fedjax_med.engine.precision import mixed_precision
 from fedjax_med.engine.run import CheckpointPolicy, Run, Timings
 from fedjax_med.engine.sequential import ClientError, SequentialExecutor
@@ -75,6 +75,7 @@ __all__ = [
     "grid",
     "mixed_precision",
     "placement",
+    "poisson_steps",
     "retrain_without",
     "simulate",
     "steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,15 @@ from fedjax_med.engine.callbacks import Callback
 from fedjax_med.engine.cohorts import CohortSampler, StaleCohorts
 from fedjax_med.engine.contracts import FederatedAlgorithm, Variables
 from fedjax_med.engine.experiments import Experiments
+from fedjax_med.engine.guarantee import Spending, check_conditions
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import Placement
 from fedjax_med.engine.rounds import AlgorithmBuilder
 from fedjax_med.engine.run import CheckpointPolicy
 from fedjax_med.engine.task import Task
 from fedjax_med_kernels.client_batched import Choice
+
+logger = logging.getLogger("fedjax_med")
 
 AlgorithmLike = FederatedAlgorithm | Callable[..., FederatedAlgorithm]
 
@@ -49,6 +53,7 @@ class Arguments:
     description: dict[str, Any]
     rewrite: bool | Choice = True
     state: Any = None
+    spending: Spending | None = None
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
@@ -157,6 +162,56 @@ def _check(a: Arguments) -> None:
             raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
 
 
+def _built(a: Arguments) -> list[FederatedAlgorithm]:
+    """The algorithm with the concrete hyperparameters of every experiment; one if none differ."""
+    build, hyper = a.algorithm, a.traced_hyperparameters()
+    if isinstance(build, FederatedAlgorithm):
+        return [build]
+    return [
+        build(**{n: (v[index] if a.mapped else v).item() for n, v in hyper.items()})
+        for index in range(len(a.seeds))
+    ]
+
+
+def under_guarantee(a: Arguments, *, free_sampler: bool) -> Arguments:
+    """The arguments of a run that keeps to what its algorithm promises about privacy.
+
+    Args:
+      a: the arguments as given.
+      free_sampler: whether the sampler is a default, which the guarantee may replace.
+
+    Raises:
+      ValueError: if the run does not meet the conditions, or no round is within the budget.
+    """
+    promised = [algorithm.privacy for algorithm in _built(a)]
+    guarantees = [g for g in promised if g is not None]
+    if not guarantees:
+        return a
+    first = guarantees[0]
+    if free_sampler and first.sampler is not None:
+        a = dataclasses.replace(a, sampler=first.sampler)
+    guarantees = guarantees * (len(a.seeds) if len(guarantees) == 1 else 1)
+    everybody = [None] * len(a.seeds) if a.members is None else a.members
+    rounds = a.rounds
+    for guarantee, members in zip(guarantees, everybody, strict=True):
+        sizes = a.dataset.train.sizes
+        check_conditions(
+            guarantee,
+            sampler=a.sampler,
+            local_work=a.local_work,
+            sizes=sizes if members is None else sizes[members],
+            begins_anew=a.state is None,
+        )
+        rounds = min(rounds, guarantee.limit(a.rounds))
+    if rounds < a.rounds:
+        logger.warning(
+            "The run ends after %d of %d rounds: the next would exceed its privacy budget.",
+            rounds,
+            a.rounds,
+        )
+    return dataclasses.replace(a, rounds=rounds, spending=Spending(guarantees, a.mapped))
+
+
 def concrete_algorithm(a: Arguments) -> tuple[FederatedAlgorithm, AlgorithmBuilder]:
     """The algorithm of the first experiment, and a function of traced hyperparameters.
 
@@ -166,15 +221,8 @@ def concrete_algorithm(a: Arguments) -> tuple[FederatedAlgorithm, AlgorithmBuild
       ValueError: if the algorithm was built for another number of clients, or keeps too few of
         the models that an asynchronous schedule needs.
     """
-    build, hyper = a.algorithm, a.traced_hyperparameters()
-    if isinstance(build, FederatedAlgorithm):
-        algorithms = [build]
-    else:
-        algorithms = [
-            build(**{n: (v[index] if a.mapped else v).item() for n, v in hyper.items()})
-            for index in range(len(a.seeds))
-        ]
-    first = algorithms[0]
+    build = a.algorithm
+    first = _built(a)[0]
     for _, members in a.populations():
         population = a.dataset.num_clients if members is None else len(members)
         if first.num_clients not in (None, population):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_med.engine.channel import Channel, Delivery
+from fedjax_med.engine.guarantee import Guarantee
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.rewriting import Part, Rewriting
 
@@ -333,6 +334,7 @@ class FederatedAlgorithm(NamedTuple):
       adaptation: a pass over its training examples that comes before, None if there is none.
       num_clients: clients of the population that the algorithm was built for, None for any.
       max_staleness: age in rounds of the oldest model that clients may begin with.
+      privacy: what is promised about privacy and the conditions on which it holds, None if nothing.
     """
 
     init: Callable[[Variables], PyTree]
@@ -342,6 +344,7 @@ class FederatedAlgorithm(NamedTuple):
     adaptation: Adaptation | None = None
     num_clients: int | None = None
     max_staleness: int = 0
+    privacy: Guarantee | None = None
 
 
 def frozen(algorithm: FederatedAlgorithm, state: PyTree) -> FederatedAlgorithm:
@@ -366,7 +369,7 @@ def frozen(algorithm: FederatedAlgorithm, state: PyTree) -> FederatedAlgorithm:
         return algorithm.init_client(jax.tree.map(jnp.asarray, state.variables))
 
     return algorithm._replace(
-        init=init, run_round=run_round, init_client=init_client, num_clients=None
+        init=init, run_round=run_round, init_client=init_client, num_clients=None, privacy=None
     )
 
 

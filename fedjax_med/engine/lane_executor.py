@@ -37,8 +37,8 @@ from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.minibatch import (
     DeviceData,
     client_keys,
-    minibatch_positions,
     reduce_over,
+    step_positions,
     take_rows,
 )
 from fedjax_med.engine.rewriting import Rewriting
@@ -285,15 +285,14 @@ class LaneExecutor:
         rewriting: Rewriting | None,
     ) -> Batch:
         """The minibatch of one lane."""
-        steps_per_epoch = -(-row.size // work.batch_size)
-        done = row.first_step + step
-        position, mask, count = minibatch_positions(
-            row.first_epoch + done // steps_per_epoch,
-            done % steps_per_epoch,
+        step_key = jax.random.fold_in(key, step)
+        position, mask, count = step_positions(
+            work,
+            step_key,
+            row.first_epoch,
+            row.first_step + step,
             row.size,
             lax.bitcast_convert_type(row.salt, jnp.uint32),
-            batch_size=work.batch_size,
-            shuffle=work.shuffle,
             split_index=0 if self.axes.splits is None else lax.axis_index(self.axes.splits),
             num_splits=self.axes.num_splits,
         )
@@ -301,7 +300,7 @@ class LaneExecutor:
             examples=take_rows(self.data.examples, row.offset + position),
             mask=mask,
             count=jnp.maximum(count, 1).astype(jnp.result_type(float)),
-            key=jax.random.fold_in(key, step),
+            key=step_key,
             split_axis=self.axes.splits,
             num_splits=self.axes.num_splits,
             rewriting=rewriting,

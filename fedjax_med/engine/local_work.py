@@ -72,7 +72,45 @@ class Steps:
         return np.divmod(rounds_before * self.steps, steps_per_epoch)
 
 
-LocalWork = Epochs | Steps
+@dataclasses.dataclass(frozen=True)
+class PoissonSteps:
+    """A fixed number of minibatches, each a new Poisson sample of the client's examples.
+
+    Every example is drawn independently with probability `min(1, expected / n)`, n the client's
+    examples; of more than `batch_size`, a uniformly random subset is kept. It is the sampling for
+    which privacy amplification is proved, in arrays of a fixed shape.
+
+    Attributes:
+      steps: minibatches per round, the same for every client.
+      expected: expected examples of a minibatch, before truncation.
+      batch_size: most examples of a minibatch.
+    """
+
+    steps: int
+    expected: float
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        _check_batch_size(self.batch_size)
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}.")
+        if not 0 < self.expected <= self.batch_size:
+            raise ValueError(
+                f"expected must be positive and at most batch_size {self.batch_size}, got "
+                f"{self.expected!r}."
+            )
+
+    def num_steps(self, num_examples):
+        """Local steps of a round for clients of these sizes (NumPy or JAX integers)."""
+        return 0 * num_examples + self.steps
+
+    def cursor(self, num_examples: np.ndarray, rounds_before: np.ndarray):
+        """(0, 0): samples of different steps have nothing to do with each other."""
+        return np.zeros_like(rounds_before), np.zeros_like(rounds_before)
+
+
+LocalWork = Epochs | Steps | PoissonSteps
 
 
 def epochs(num_epochs: int = 1, *, batch_size: int, shuffle: bool = True) -> Epochs:
@@ -83,3 +121,8 @@ def epochs(num_epochs: int = 1, *, batch_size: int, shuffle: bool = True) -> Epo
 def steps(num_steps: int, *, batch_size: int, shuffle: bool = True) -> Steps:
     """`num_steps` minibatches per round, carried over between rounds; see `Steps`."""
     return Steps(num_steps, batch_size, shuffle)
+
+
+def poisson_steps(num_steps: int, *, expected: float, batch_size: int) -> PoissonSteps:
+    """`num_steps` Poisson samples of `expected` examples on average; see `PoissonSteps`."""
+    return PoissonSteps(num_steps, expected, batch_size)

@@ -53,6 +53,7 @@ def configuration(a: Arguments, num_lanes: int) -> dict[str, Any]:
         "members": a.members and _short(repr([m.tolist() for m in a.members])),
         "rewrite": a.rewrite if isinstance(a.rewrite, bool) else "chosen",
         "hyperparameters": {n: v.tolist() for n, v in a.traced_hyperparameters().items()},
+        **({"privacy": a.spending.describe()} if a.spending else {}),
         **a.description,
     }
     return json.loads(json.dumps(described))  # as it will come back: tuples are lists

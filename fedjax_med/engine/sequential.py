@@ -28,12 +28,12 @@ from fedjax_med.engine.contracts import (
 )
 from fedjax_med.engine.lane_executor import finish_client, summarise
 from fedjax_med.engine.local_work import LocalWork
-from fedjax_med.engine.minibatch import DeviceData, client_keys, minibatch_positions, take_rows
+from fedjax_med.engine.minibatch import DeviceData, client_keys, step_positions, take_rows
 from fedjax_med.engine.rewriting import Rewriting
 
 # Compiled, because each call of its loop in plain Python would compile the loop again (measured:
 # 50 ms a step); what a client program does stays plain Python.
-_positions = jax.jit(minibatch_positions, static_argnames=("batch_size", "shuffle"))
+_positions = jax.jit(step_positions, static_argnames=("work",))
 
 
 class ClientError(RuntimeError):
@@ -156,21 +156,14 @@ class SequentialExecutor:
 
     def _batch(self, row, first, step, salt, key, work: LocalWork) -> Batch:
         size = self.data.size[row]
-        steps_per_epoch = -(-int(size) // work.batch_size)
-        epochs_more, step_in_epoch = divmod(int(first[1]) + step, steps_per_epoch)
-        position, mask, count = _positions(
-            first[0] + epochs_more,
-            jnp.int32(step_in_epoch),
-            size,
-            salt,
-            batch_size=work.batch_size,
-            shuffle=work.shuffle,
-        )
+        step_key = jax.random.fold_in(key, step)
+        position, mask, count = _positions(work, step_key, first[0], first[1] + step, size, salt)
         return Batch(
             examples=take_rows(self.data.examples, self.data.offset[row] + position),
             mask=mask,
-            count=count.astype(jnp.result_type(float)),
-            key=jax.random.fold_in(key, step),
+            # At least 1 as in the lanes: a Poisson sample may be empty.
+            count=jnp.maximum(count, 1).astype(jnp.result_type(float)),
+            key=step_key,
             rewriting=self.rewriting,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedjax_med.data import FederatedDataset
-from fedjax_med.engine.arguments import AlgorithmLike, Arguments
+from fedjax_med.engine.arguments import AlgorithmLike, Arguments, under_guarantee
 from fedjax_med.engine.callbacks import Callback
 from fedjax_med.engine.cohorts import CohortSampler, everyone
 from fedjax_med.engine.contracts import PyTree, Variables
@@ -51,9 +51,9 @@ def simulate(
         arguments are then traced, so other values compile nothing new.
       dataset: the clients.
       task: initial model, loss and metrics.
-      rounds: federated rounds.
+      rounds: federated rounds; fewer are run where the budget of a privacy plan ends.
       local_work: `epochs(...)` or `steps(...)`.
-      cohort: who takes part; everyone if None.
+      cohort: who takes part; everyone if None, or whom the algorithm's privacy plan says.
       placement: where clients run; the first device if None.
       lanes: lanes per device; chosen from useful fraction, memory and device kind if None.
       seed: root of all randomness; ignored with `experiments`, which bring their own.
@@ -105,6 +105,7 @@ def simulate(
             description=dict(description or {}),
             rewrite=rewrite,
         )
+        arguments = under_guarantee(arguments, free_sampler=cohort is None)
         run = Simulation(arguments).run()
     finally:
         for callback in callbacks:

@@ -228,6 +228,8 @@ class Simulation:
         values = {**shared.mean, **shared._asdict()}
         del values["mean"]
         metrics = {name: value[..., : chunk.num_rounds] for name, value in values.items()}
+        if a.spending is not None:
+            metrics |= a.spending.metrics(pending.first_round, chunk.num_rounds, a.rounds)
         self._record.chunks.append(metrics)
         excluded = self._excluded(pending) if metrics["num_excluded"].any() else []
         self._record.excluded += excluded
