@@ -136,6 +136,19 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "num_splits": 3,
             "num_resamples": 50,  # concordance takes time in events x patients
         },
+        "synthetic-ehr": {
+            "division": "own",
+            "learning_rates": (0.1, 0.3, 1.0),
+            "rounds": 25,
+            "batch_size": 32,
+        },
+        "diabetes130-visits": {
+            "division": "own",
+            "learning_rates": (0.03, 0.1, 0.3),
+            "rounds": 15,
+            "batch_size": 64,
+            "num_resamples": 300,
+        },
         "synthetic-scans": {
             "division": "own",
             "client_optimizer": "adam",
