@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.genomics.references import (
+from benchmarks.genomics.setting import Record
+from fedjax_med.studies.genotype_references import (
+    HERITABILITY,
+    NUM_COMPONENTS,
     axes_of,
     dual_ridge,
-    local_clumped,
     pooled_clumped,
     simple_regression,
 )
-from benchmarks.genomics.setting import (
-    HERITABILITY,
-    NUM_COMPONENTS,
+from fedjax_med.studies.genotype_scores import (
     SITE_SHIFT,
-    THRESHOLD,
-    Record,
+    alone,
+    clumped,
+    kept_out,
+    meta_analysis,
     outcomes,
+    ridge,
     rows_of,
     within,
 )
@@ -99,19 +102,13 @@ def association(dataset: FederatedDataset, components: Components, seed: int) ->
         score = genomics.logistic_score_test(dataset, binary, given)
         lam = genomics.genomic_control(score.log10_p)
         yield {"case": "null", "outcome": "binary, shifted", "method": method, "lambda": lam}
-    # Local: the simple regressions of each hospital; meta: their mean by inverse variance.
-    own = [
-        simple_regression(dataset.train.client(i)["x"], made.outcome[_rows(dataset, i)])
-        for i in range(dataset.num_clients)
-    ]
-    weight = np.array([np.where(np.isfinite(se) & (se > 0), 1 / se**2, 0) for _, se in own])
-    effect = np.nan_to_num([effect for effect, _ in own])
-    total = weight.sum(axis=0)
-    z = (weight * effect).sum(axis=0) / np.sqrt(np.where(total > 0, total, 1))
-    yield _found("meta-analysis", genomics.log10_p_of_z(z), made, limit)
+    yield _found("meta-analysis", meta_analysis(dataset, made.outcome).log10_p, made, limit)
     largest = int(dataset.train.sizes.argmax())
+    effect, se = simple_regression(
+        dataset.train.client(largest)["x"], made.outcome[_rows(dataset, largest)]
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = own[largest][0] / own[largest][1]
+        t = effect / se
     freedom = float(dataset.train.sizes[largest] - 2)
     yield _found("largest client alone", genomics.log10_p_of_t(t, freedom), made, limit)
 
@@ -129,15 +126,13 @@ def _federated_scores(
     from fedjax_med import genomics
 
     own = genomics.client_indicators(train)
-    columns = []
-    for outcome in y.T:
-        found = genomics.linear_association(train, outcome, own)
-        score = genomics.clumped_score(train, outcome, found, threshold=THRESHOLD)
-        columns.append(score.predict(new))
-    ridge = genomics.ridge_score(train, y, heritability=HERITABILITY, tolerance=1e-6)
+    columns = [
+        clumped(train, outcome, genomics.linear_association(train, outcome, own), new)
+        for outcome in y.T
+    ]
     return {
         "federated, clumped": np.column_stack(columns),
-        "federated, ridge": ridge.predict(new),
+        "federated, ridge": ridge(train, y, new, tolerance=1e-6),
     }
 
 
@@ -145,24 +140,13 @@ def polygenic(dataset: FederatedDataset, seeds: Sequence[int]) -> Iterator[Recor
     """Scores of a fifth of each population, from the other people."""
     y = outcomes(dataset, seeds)
     client = np.repeat(np.arange(dataset.num_clients), dataset.train.sizes)
-    order = np.random.default_rng(0).permutation(len(y))
-    place = np.empty(len(y), int)
-    for i in range(dataset.num_clients):
-        mine = order[client[order] == i]
-        place[mine] = np.arange(len(mine)) * 5 // len(mine)
-    tested = place == 0
+    tested = kept_out(dataset)
     x = dataset.train.examples["x"]
     train = rows_of(dataset, ~tested)
     predicted = _federated_scores(train, y[~tested], x[tested])
     pooled = dual_ridge(x[~tested], y[~tested], x[tested])
     predicted["pooled, ridge"] = pooled
-    local, alone = np.zeros_like(pooled), np.zeros_like(pooled)
-    for i in range(dataset.num_clients):
-        mine, test = ~tested & (client == i), client[tested] == i
-        local[test] = dual_ridge(x[mine], y[mine], x[tested][test])
-        for column in range(y.shape[1]):
-            alone[test, column] = local_clumped(x[mine], y[mine, column], x[tested][test])
-    predicted["local, ridge"], predicted["local, clumped"] = local, alone
+    predicted["local, ridge"], predicted["local, clumped"] = alone(dataset, y, tested)
     predicted["trivial"] = np.zeros_like(pooled)
     apart = float(np.abs(predicted["federated, ridge"] - pooled).max())
     for method, score in predicted.items():

@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks import records
 from benchmarks.genomics.analyses import association, polygenic, structure, unseen
 from benchmarks.genomics.report import figures, tables
-from benchmarks.genomics.setting import NUM_COMPONENTS, Record, genotypes
+from benchmarks.genomics.setting import Record, genotypes
+from fedjax_med.studies.genotype_references import NUM_COMPONENTS
 
 PARTS = ("structure", "association", "scores", "unseen")
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.genomics.setting import HERITABILITY, SITE_SHIFT, Record
+from benchmarks.genomics.setting import Record
+from fedjax_med.studies.genotype_references import HERITABILITY
+from fedjax_med.studies.genotype_scores import SITE_SHIFT
 
 if TYPE_CHECKING:
     from fedjax_med.data import FederatedDataset

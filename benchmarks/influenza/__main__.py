@@ -33,6 +33,7 @@ def make_parser() -> records.Parser:
 def lines(a: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A line for every method, one of comparisons, one of alarms."""
     from benchmarks.influenza import figure, judge, study, train
+    from fedjax_med.studies import forecast_training as training
 
     if not (folder / f"{a.places}.npz").exists():
         train.train(
@@ -45,9 +46,9 @@ def lines(a: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     data = study.setup(a.places, to_tune=False, data_dir=a.data_dir)
     notes = json.loads((folder / f"{a.places}.json").read_text())
     with np.load(folder / f"{a.places}.npz") as kept:
-        found = {key: study.logarithms(data, kept[key]) for key in notes}
-    found["persistence"] = study.persistence(data)[None]
-    found["seasonal"] = study.seasonal(data)[None]
+        found = {key: training.logarithms(data, kept[key]) for key in notes}
+    found["persistence"] = training.persistence(data)[None]
+    found["seasonal"] = training.seasonal(data)[None]
     made = [
         {"places": a.places, "method": key, **notes.get(key, {}), **judge.judged(data, quantiles)}
         for key, quantiles in found.items()

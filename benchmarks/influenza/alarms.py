@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.influenza import study
 from fedjax_med.data import ClientArrays
 from fedjax_med.datasets.weekly import LogScale
 from fedjax_med.evaluation.forecasting import uncrossed
+from fedjax_med.studies import forecast_training as training
 from fedjax_med.studies.methods import METHODS
 from fedjax_med.studies.training import Learner, alone, federated, outputs_of, own_outputs
 from fedjax_med.surveillance import (
@@ -34,7 +34,7 @@ Forecast = Callable[[np.ndarray], np.ndarray]
 
 
 def of_outbreaks(
-    to_tune: study.Setup, data: study.Setup, learn: Learner, rate: float
+    to_tune: training.Setup, data: training.Setup, learn: Learner, rate: float
 ) -> dict[str, Any]:
     """Alarms per week in the test seasons, and which added outbreaks are found.
 
@@ -60,7 +60,7 @@ def of_outbreaks(
     }
 
 
-def _judged(to_tune: study.Setup, data: study.Setup, forecast: Forecast) -> dict[str, Any]:
+def _judged(to_tune: training.Setup, data: training.Setup, forecast: Forecast) -> dict[str, Any]:
     logs, scale = np.log1p(data.series.counts), to_tune.scale
     begin, end = to_tune.parts["test"][0], data.parts["test"]
     calibration, test = np.arange(begin, end[0]), np.arange(*end)
@@ -111,12 +111,12 @@ def _judged(to_tune: study.Setup, data: study.Setup, forecast: Forecast) -> dict
 
 
 def _scores(
-    setup: study.Setup, forecast: Forecast, logs: np.ndarray, weeks: np.ndarray
+    setup: training.Setup, forecast: Forecast, logs: np.ndarray, weeks: np.ndarray
 ) -> np.ndarray:
     """Scores `[places, weeks]` of weeks, each forecast from the week before."""
     scaled = ((logs - setup.scale.mean) / setup.scale.deviation).T  # [places, rows]
     origin = weeks - 1
-    window = scaled[:, origin[:, None] + np.arange(1 - study.WINDOW, 1)]
+    window = scaled[:, origin[:, None] + np.arange(1 - training.WINDOW, 1)]
     angle = 2 * np.pi * ((setup.series.week[origin] - 40) % 52) / 52
     season = np.broadcast_to(
         np.stack([np.sin(angle), np.cos(angle)], 1), (len(scaled), len(weeks), 2)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.influenza import study
 from fedjax_med.reporting.palette import INK, MUTED, client_style
+from fedjax_med.studies import forecast_training as training
 
 
-def draw(data: study.Setup, quantiles: np.ndarray, path: Path, *, horizon: int = 5) -> None:
+def draw(data: training.Setup, quantiles: np.ndarray, path: Path, *, horizon: int = 5) -> None:
     """Quantiles `[origins, places, horizons, levels]` of four places, 50 and 95 % intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    h = study.HORIZONS.index(horizon)
+    h = training.HORIZONS.index(horizon)
     rows = data.origins("test") + horizon
     colour, _ = client_style(0)
     figure, axes = plt.subplots(4, 1, figsize=(9, 9), sharex=True, layout="constrained")

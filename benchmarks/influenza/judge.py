@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.influenza import study
 from fedjax_med.evaluation.forecasting import (
     block_interval,
     correlation,
@@ -15,6 +14,7 @@ from fedjax_med.evaluation.forecasting import (
     rmse,
     weighted_interval_score,
 )
+from fedjax_med.studies import forecast_training as training
 from fedjax_med.tasks.forecasting import LEVELS
 
 BLOCK = 13  # weeks, a quarter of a year
@@ -23,7 +23,7 @@ _MEDIAN = LEVELS.index(0.5)
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-def judged(data: study.Setup, quantiles: np.ndarray) -> dict[str, Any]:
+def judged(data: training.Setup, quantiles: np.ndarray) -> dict[str, Any]:
     """Every metric of one method, by horizon.
 
     Args:
@@ -33,7 +33,7 @@ def judged(data: study.Setup, quantiles: np.ndarray) -> dict[str, Any]:
     truth = data.truth("test")
     counts = np.expm1(truth)
     result: dict[str, Any] = {"horizons": {}}
-    for h, horizon in enumerate(study.HORIZONS):
+    for h, horizon in enumerate(training.HORIZONS):
         own = quantiles[:, :, :, h]
         center = np.expm1(own[..., _MEDIAN])
         score = weighted_interval_score(own, truth[None, :, :, h], LEVELS)
@@ -50,12 +50,12 @@ def judged(data: study.Setup, quantiles: np.ndarray) -> dict[str, Any]:
     return result
 
 
-def wis(data: study.Setup, quantiles: np.ndarray) -> np.ndarray:
+def wis(data: training.Setup, quantiles: np.ndarray) -> np.ndarray:
     """Weighted interval score of logarithms, mean over horizons `[seeds, origins, places]`."""
     return weighted_interval_score(quantiles, data.truth("test")[None], LEVELS).mean(axis=-1)
 
 
-def difference(data: study.Setup, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+def difference(data: training.Setup, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Of the score of two methods, first minus second, with an interval of the same weeks."""
     by_week = [wis(data, each).mean(axis=0) for each in (first, second)]  # [origins, places]
     found = _interval(mean_over_weeks((by_week[0] - by_week[1])[None]))

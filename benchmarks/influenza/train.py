@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.influenza import alarms, study
+from fedjax_med.studies import forecast_training as training
 
 ROUNDS = 30
 # Left out and with neighbours: the method that is shown, with the first two seeds.
@@ -38,25 +39,25 @@ def train(
 
     rate_of = {}
     for model in models:
-        for method in study.TRAINED:
+        for method in training.TRAINED:
             start = time.perf_counter()
-            rate, losses = study.tuned(method, model, to_tune, ROUNDS)
+            rate, losses = training.tuned(method, model, to_tune, ROUNDS)
             rate_of[model, method] = rate
-            learn = study.learner(model, data.dataset, ROUNDS)
-            (made,) = study.outputs(method, learn, [data.population], seeds=seeds, rates=(rate,))
+            learn = training.learner(model, data.dataset, ROUNDS)
+            (made,) = training.outputs(method, learn, [data.population], seeds=seeds, rates=(rate,))
             seconds = round(time.perf_counter() - start, 1)
             keep(f"{model}/{method}", made, rate=rate, losses=losses, seconds=seconds)
     model = models[0]
     rate = rate_of[model, SHOWN]
     if places == "regions":
-        learn = study.learner(model, data.dataset, ROUNDS)
-        parts = study.outputs(
-            SHOWN, learn, study.without_each(data), seeds=seeds[:2], rates=(rate,)
+        learn = training.learner(model, data.dataset, ROUNDS)
+        parts = training.outputs(
+            SHOWN, learn, training.without_each(data), seeds=seeds[:2], rates=(rate,)
         )
         keep(f"{model}/{SHOWN}/left out", np.concatenate(parts, axis=1), rate=rate)
         table = alarms.of_outbreaks(to_tune, data, learn, rate)
         (folder / "alarms.json").write_text(json.dumps(table))
     near = study.setup(places, to_tune=False, data_dir=data_dir, neighbours=2)
-    learn = study.learner(model, near.dataset, ROUNDS)
-    (made,) = study.outputs(SHOWN, learn, [near.population], seeds=seeds, rates=(rate,))
+    learn = training.learner(model, near.dataset, ROUNDS)
+    (made,) = training.outputs(SHOWN, learn, [near.population], seeds=seeds, rates=(rate,))
     keep(f"{model}/{SHOWN}/neighbours", made, rate=rate)

@@ -124,6 +124,8 @@ def result_of(
     """
     main = next(iter(metrics))
     others = [name for name in rows if name != chosen]
+    # Where all hospitals have as many examples, both means are the same and said once.
+    is_same = np.allclose(rows[chosen].pooled[main], _means(rows[chosen], main))
     result = plain(
         {
             "dataset": {
@@ -155,6 +157,7 @@ def result_of(
             "comparisons_pooled": {
                 name: interval(rows[chosen].pooled[main] - rows[name].pooled[main])
                 for name in others
+                if not is_same
             },
             "details": {},
             "left_out": dict(left_out or {}),

@@ -6,6 +6,7 @@ import pytest
 from benchmarks.influenza import judge, study
 from fedjax_med.datasets import _flu_ili
 from fedjax_med.evaluation.forecasting import rmse
+from fedjax_med.studies import forecast_training as training
 from fedjax_med.tasks.forecasting import LEVELS
 
 
@@ -29,19 +30,19 @@ def test_outputs_come_back_as_logarithms(data):
     """A model that says the target itself for all levels gives the truth."""
     target = data.population.test.examples["y"]
     output = np.repeat(target, len(LEVELS), axis=1)[None]
-    got = study.logarithms(data, output)
+    got = training.logarithms(data, output)
     truth = data.truth("test")
     # The targets are rounded to float32.
     np.testing.assert_allclose(got[0], np.repeat(truth[..., None], 7, axis=-1), atol=1e-5)
     third = target.reshape(10, -1, 6)[2]
-    alone = study.logarithms(data, np.repeat(third, len(LEVELS), axis=1)[None], places=[2])
+    alone = training.logarithms(data, np.repeat(third, len(LEVELS), axis=1)[None], places=[2])
     np.testing.assert_allclose(alone[0, :, 0, :, 0], truth[:, 2], atol=1e-5)
-    assert study.pinball(data, output).item() == 0
+    assert training.pinball(data, output).item() == 0
     assert judge.difference(data, got, got)["value"] == 0
 
 
 def test_persistence_is_the_present_week(data):
-    quantiles = study.persistence(data)
+    quantiles = training.persistence(data)
     logs = np.log1p(data.series.counts)
     np.testing.assert_allclose(quantiles[0, :, 0, 3], logs[521])
     np.testing.assert_allclose(quantiles[7, 4, :, 3], np.full(6, logs[528, 4]))
@@ -54,7 +55,7 @@ def test_persistence_is_the_present_week(data):
 
 
 def test_the_seasonal_rule_knows_training_seasons_only(data):
-    quantiles = study.seasonal(data)
+    quantiles = training.seasonal(data)
     row = data.origins("test")[0] + 1  # week 40 of 2012
     assert (data.series.season[row], data.series.week[row]) == (2012, 40)
     near = [r for r in range(522) if data.series.week[r] in (38, 39, 40, 41, 42)]

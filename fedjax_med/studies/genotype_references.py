@@ -1,10 +1,14 @@
-"""What people whose genotypes are at hand would do: references for the federated analyses."""
+"""Analyses of people whose genotypes are at hand: what federated ones are compared with."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.genomics.setting import HERITABILITY, NUM_COMPONENTS, THRESHOLD
+from fedjax_med import genomics
+
+THRESHOLD = 1e-4  # largest p-value of a SNP that counts in a score
+HERITABILITY = 0.5
+NUM_COMPONENTS = 10
 
 
 def axes_of(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,8 +49,6 @@ def dual_ridge(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def local_clumped(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Effects below the threshold in one hospital; its SNPs are nearly independent already."""
-    from fedjax_med import genomics
-
     effect, se = simple_regression(x, y)
     with np.errstate(divide="ignore", invalid="ignore"):
         log10_p = genomics.log10_p_of_t(effect / se, float(len(y) - 2))
@@ -57,8 +59,6 @@ def local_clumped(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def pooled_clumped(x: np.ndarray, y: np.ndarray, client: np.ndarray, new: np.ndarray) -> np.ndarray:
     """What `_federated_scores` clumps, of people at hand: an intercept for each hospital."""
-    from fedjax_med import genomics
-
     mean = np.asarray(np.nanmean(x, axis=0, dtype=np.float64))
     g = np.where(np.isnan(x), 0, x - mean)
     _, number = np.unique(client, return_inverse=True)
