@@ -5,6 +5,7 @@
     attributions(model, run.variables, dataset)                # integrated gradients, summed up
     partial_dependence(model, run.variables, dataset, "age")
     grad_cam(model, run.variables, images)                     # where in an image, for each patient
+    signal_gradients(model, run.variables, signals)            # when in a signal, likewise
 
 Each module says what leaves a hospital. Results have `as_dict()` for JSON, and figures in
 `fedjax_med.reporting.explanation_figures`.
@@ -30,6 +31,7 @@ from fedjax_med.explanation.importance import (
     permutation_importance,
 )
 from fedjax_med.explanation.saliency import grad_cam, image_gradients
+from fedjax_med.explanation.signals import signal_gradients
 
 __all__ = [
     "Attribution",
@@ -48,4 +50,5 @@ __all__ = [
     "integrated_gradients",
     "partial_dependence",
     "permutation_importance",
+    "signal_gradients",
 ]
