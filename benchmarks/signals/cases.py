@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.signals.judge import Judging
 from fedjax_med import datasets
 from fedjax_med.data import FederatedDataset
 from fedjax_med.engine import Task, epochs
@@ -60,6 +61,13 @@ class Case(NamedTuple):
     metrics: Mapping[str, Metric]
     methods: tuple[str, ...]
     trivial: Mapping[str, np.ndarray]
+
+    def judging(self, population: Population) -> Judging:
+        """How those who are judged of a population are judged."""
+        test = population.test
+        client = np.repeat(np.arange(test.num_clients), test.sizes)
+        names = population.judged.client_names
+        return Judging(self.link, self.metrics, np.asarray(test.examples["y"]), client, names)
 
     @property
     def is_unseen(self) -> bool:

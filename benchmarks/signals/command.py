@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import records
 
-NAMES = ("unseen", "own", "rr-gru", "rr-convolution", "voices")
+NAMES = ("unseen", "own", "rr-gru", "rr-convolution", "voices", "stream", "known-drift")
 
 
 def make_parser() -> records.Parser:
@@ -31,9 +31,17 @@ def make_parser() -> records.Parser:
 
 def measure(name: str, a: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The lines of one comparison, as they are made."""
-    from benchmarks.signals import judge, methods
+    from benchmarks.signals import judge, methods, stream
     from benchmarks.signals.cases import CASES
 
+    if name not in CASES:
+        start = time.perf_counter()
+        yield from (
+            stream.rhythms(a.data_dir, a.seeds) if name == "stream" else stream.known_drift()
+        )
+        seconds = round(time.perf_counter() - start, 1)
+        yield {"case": name, **stream.settings(), "seeds": a.seeds, "seconds": seconds}
+        return
     case = CASES[name](a.data_dir)
     made = {title: outputs for title, outputs in case.trivial.items()}
     notes: dict[str, dict[str, Any]] = {title: {"title": title} for title in made}
@@ -42,7 +50,7 @@ def measure(name: str, a: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for method in methods.names(case):
         start = time.perf_counter()
         if method in methods.TUNED:
-            rate_of[method] = methods.best_rate(case, method, judge.main_value)
+            rate_of[method] = methods.best_rate(case, method)
         rate = rate_of.get(method, rate_of["fedavg"])
         made[method] = methods.outputs(
             method, case, [case.final], seeds=range(a.seeds), rates=[rate]
@@ -50,16 +58,17 @@ def measure(name: str, a: argparse.Namespace) -> Iterator[dict[str, Any]]:
         seconds = round(time.perf_counter() - start, 1)
         notes[method] = {"title": methods.TITLES[method], "rate": rate, "seconds": seconds}
         print(f"{name}: {notes[method]}", file=sys.stderr, flush=True)
+    judging = case.judging(case.final)
     for method, outputs in made.items():
         yield {
             "case": name,
             "method": method,
             **notes[method],
             "is_trivial": method in case.trivial,
-            **judge.judged(case, outputs),
+            **judge.judged(judging, outputs),
             "minus_local": None
             if method == "local"
-            else judge.difference(case, outputs, made["local"]),
+            else judge.difference(judging, outputs, made["local"]),
         }
     main = next(iter(case.metrics))
     final = case.final

@@ -7,16 +7,37 @@ their number, which changes no value and makes a resample a matter of some hundr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.signals.cases import Case
 from fedjax_med.evaluation import Metric, gap
-from fedjax_med.studies.populations import Population
 
 RESAMPLES = 2000
+
+
+class Judging(NamedTuple):
+    """Those who are judged, and how.
+
+    Attributes:
+      link: from outputs `[N, outputs]` to what metrics take.
+      metrics: the main one first.
+      labels: `[N]`.
+      client: whose each example is `[N]`.
+      names: of the patients.
+    """
+
+    link: Callable[[np.ndarray], Any]
+    metrics: Mapping[str, Metric]
+    labels: np.ndarray
+    client: np.ndarray
+    names: Sequence[str]
+
+    @property
+    def main(self) -> Metric:
+        """The metric that choices are made by."""
+        return next(iter(self.metrics.values()))
 
 
 class Rows(NamedTuple):
@@ -35,11 +56,9 @@ class Rows(NamedTuple):
     count: np.ndarray
 
 
-def rows_of(case: Case, output: np.ndarray, population: Population) -> Rows:
-    """Predictions from outputs `[N, outputs]` for those who are judged."""
-    test = population.test
-    linked, labels = case.link(output), np.asarray(test.examples["y"])
-    client = np.repeat(np.arange(test.num_clients), test.sizes)
+def rows_of(judging: Judging, output: np.ndarray) -> Rows:
+    """Predictions from outputs `[N, outputs]`."""
+    linked, labels, client = judging.link(output), judging.labels, judging.client
     if linked.ndim == 1:
         return Rows(linked, labels, client, np.ones(len(client)))
     classes = linked.shape[1]
@@ -59,10 +78,10 @@ def _of_patients(metric: Metric, rows: Rows, patients: int) -> np.ndarray:
     return np.asarray(metric.compute(rows.outputs, rows.labels, weight))
 
 
-def main_value(case: Case, output: np.ndarray, population: Population) -> float:
+def main_value(judging: Judging, output: np.ndarray) -> float:
     """The main metric over all examples of one model."""
-    rows = rows_of(case, output, population)
-    return float(next(iter(case.metrics.values())).compute(rows.outputs, rows.labels, rows.count))
+    rows = rows_of(judging, output)
+    return float(judging.main.compute(rows.outputs, rows.labels, rows.count))
 
 
 def _draws(patients: int) -> np.ndarray:
@@ -97,15 +116,13 @@ def _estimate(values: np.ndarray) -> dict[str, float | None]:
     return {"value": float(values[0]), "low": float(low), "high": float(high)}
 
 
-def judged(case: Case, outputs: np.ndarray) -> dict[str, Any]:
+def judged(judging: Judging, outputs: np.ndarray) -> dict[str, Any]:
     """Means over seeds of every metric, with intervals over patients, from `[seeds, N, outputs]`."""
-    seeds = [rows_of(case, output, case.final) for output in outputs]
-    names = case.final.judged.client_names
-    found = {n: _over_seeds(m, seeds, len(names)) for n, m in case.metrics.items()}
-    main, metric = next(iter(case.metrics.items()))
-    own = dict(zip(names, found[main][2].tolist(), strict=True))
-    worst = gap(own, metric.ideal)
-    by_seed = [main_value(case, output, case.final) for output in outputs]
+    seeds, names = [rows_of(judging, output) for output in outputs], judging.names
+    found = {n: _over_seeds(m, seeds, len(names)) for n, m in judging.metrics.items()}
+    own = dict(zip(names, found[next(iter(judging.metrics))][2].tolist(), strict=True))
+    worst = gap(own, judging.main.ideal)
+    by_seed = [main_value(judging, output) for output in outputs]
     return {
         "pooled": {name: _estimate(values) for name, (values, _, _) in found.items()},
         "mean": {name: _estimate(values) for name, (_, values, _) in found.items()},
@@ -115,11 +132,10 @@ def judged(case: Case, outputs: np.ndarray) -> dict[str, Any]:
     }
 
 
-def difference(case: Case, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+def difference(judging: Judging, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Of the main metric of two methods, first minus second, on the same draws."""
-    metric, patients = next(iter(case.metrics.values())), case.final.judged.num_clients
     both = [
-        _over_seeds(metric, [rows_of(case, o, case.final) for o in outputs], patients)
+        _over_seeds(judging.main, [rows_of(judging, o) for o in outputs], len(judging.names))
         for outputs in (first, second)
     ]
     return {

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from benchmarks.signals.cases import Case
+from benchmarks.signals.judge import main_value
 from fedjax_med import algorithms
 from fedjax_med.data import FederatedDataset
 from fedjax_med.engine import (
@@ -169,14 +170,12 @@ def adapted(
     return run.client_states.variables
 
 
-def best_rate(
-    case: Case, name: str, score: Callable[[Case, np.ndarray, Population], float]
-) -> float:
+def best_rate(case: Case, name: str) -> float:
     """The learning rate whose models have the best main metric, mean over the populations."""
     made = outputs(name, case, case.to_tune, seeds=[0], rates=case.rates)
     values = np.array(
         [
-            [score(case, output, p) for output in of_population]
+            [main_value(case.judging(p), output) for output in of_population]
             for of_population, p in zip(made, case.to_tune, strict=True)
         ]
     )

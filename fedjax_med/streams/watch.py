@@ -3,8 +3,10 @@
 Every client watches its own losses, example by example. What it tells the server after each period is
 the sum of its losses, measured in its own deviations from its own mean of the reference periods, and
 their number; so the server watches one number per period in which patients who differ from each other
-count alike. Both by Page and Hinkley's test; thresholds are such that without drift there is an alarm
-in a share `rate` of periods.
+count alike. Both by Page and Hinkley's test; thresholds are such that as long as losses are distributed
+as in the reference periods there is an alarm in a share `rate` of periods. A model that has just begun to
+learn has other losses than later (smaller ones in the mean, but of a larger spread), so reference periods
+should come after a warm-up.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Watched(NamedTuple):
       pooled: mean over all examples `[periods]`, likewise.
       alarms: in their order; by client and by the server.
       unwatched: clients with too few examples in the reference periods.
-      reference: last reference period.
+      reference: first and last reference period.
       rate: of false alarms per period that thresholds are for.
     """
 
@@ -56,7 +58,7 @@ class Watched(NamedTuple):
     pooled: np.ndarray
     alarms: tuple[Alarm, ...]
     unwatched: tuple[int, ...]
-    reference: int
+    reference: tuple[int, int]
     rate: float
 
 
@@ -72,7 +74,7 @@ def watch(
     client: np.ndarray,
     stream: Stream,
     *,
-    reference: int = 3,
+    reference: tuple[int, int],
     rate: float = 0.02,
 ) -> Watched:
     """Watches losses `[N]` for a rise after the reference periods.
@@ -82,16 +84,19 @@ def watch(
       period: of each, from 1 on.
       client: of each.
       stream: where they came from.
-      reference: last period whose losses are taken to be without drift.
+      reference: first and last period whose losses are taken to be without drift. What comes before
+        is left out.
       rate: of false alarms per period, of every client and of the server.
 
     Raises:
       ValueError: if a number does not fit.
     """
     losses = np.asarray(losses, np.float64)
-    if not 1 <= reference < stream.num_periods - 1:
+    first, last = reference
+    if not 1 <= first <= last < stream.num_periods - 1:
         raise ValueError(
-            f"reference must be a period from 1 to {stream.num_periods - 2}, got {reference!r}."
+            f"reference must be periods from 1 to {stream.num_periods - 2}, the first before the last, "
+            f"got {reference!r}."
         )
     if not 0 < rate < 1:
         raise ValueError(f"rate must be between 0 and 1, got {rate!r}.")
@@ -102,17 +107,17 @@ def watch(
     alarms, unwatched = [], []
     told, weight = np.zeros(stream.num_periods), np.zeros(stream.num_periods)
     for c in range(shape[1]):
-        own = client == c
-        known = losses[own & (period <= reference)]
+        own = (client == c) & (period >= first)
+        known = losses[own & (period <= last)]
         deviation = known.std() if len(known) >= _FEWEST else 0.0
         if not deviation > 0:
             unwatched.append(c)
             continue
         scaled = (losses - known.mean()) / deviation
         told += np.bincount(period[own], scaled[own], minlength=len(told))
-        weight += counts[:, c]
-        alarms += _at_home(scaled, period, own, c, reference, rate)
-    alarms += _at_the_server(told, weight, reference, rate)
+        weight += np.bincount(period[own], minlength=len(weight))
+        alarms += _at_home(scaled[own], period[own], c, last, rate)
+    alarms += _at_the_server(told, weight, last, rate)
     with np.errstate(invalid="ignore"):
         loss = sums / counts
         pooled = sums.sum(axis=1) / counts.sum(axis=1)
@@ -126,23 +131,20 @@ def watch(
     )
 
 
-def _at_home(
-    scaled: np.ndarray, period: np.ndarray, own: np.ndarray, c: int, reference: int, rate: float
-) -> list[Alarm]:
+def _at_home(scaled: np.ndarray, period: np.ndarray, c: int, last: int, rate: float) -> list[Alarm]:
     """Alarms of a client; the running mean begins with the reference periods."""
-    of_period = np.bincount(period[own])[1:]
-    per_example = rate / max(of_period[of_period > 0].mean(), 1.0)
-    known = scaled[own & (period <= reference)]
-    threshold = page_hinkley_threshold(known, delta=_DELTA, rate=per_example)
-    mine, when = scaled[own], period[own]
-    first = np.searchsorted(when, when)  # a client's examples are in the order of periods
-    raised = page_hinkley(mine, delta=_DELTA, threshold=threshold) & (when > reference)
-    return [Alarm(c, int(when[i]), int(i - first[i] + 1)) for i in np.flatnonzero(raised).tolist()]
+    per_example = rate / np.unique(period, return_counts=True)[1].mean()
+    threshold = page_hinkley_threshold(
+        scaled[period <= last], delta=_DELTA, rate=min(per_example, 0.5)
+    )
+    first = np.searchsorted(period, period)  # a client's examples are in the order of periods
+    raised = page_hinkley(scaled, delta=_DELTA, threshold=threshold) & (period > last)
+    return [
+        Alarm(c, int(period[i]), int(i - first[i] + 1)) for i in np.flatnonzero(raised).tolist()
+    ]
 
 
-def _at_the_server(
-    told: np.ndarray, weight: np.ndarray, reference: int, rate: float
-) -> list[Alarm]:
+def _at_the_server(told: np.ndarray, weight: np.ndarray, last: int, rate: float) -> list[Alarm]:
     """Alarms of the server, from sums and numbers of all clients by period."""
     judged = np.flatnonzero(weight)
     series = told[judged] / np.sqrt(weight[judged])
@@ -152,7 +154,7 @@ def _at_the_server(
         normal, delta=_SERVER_DELTA, rate=rate, length=1, num_examples=200
     )
     raised = page_hinkley(series, delta=_SERVER_DELTA, threshold=threshold)
-    return [Alarm(_SERVER, int(p), 0) for p in judged[raised].tolist() if p > reference]
+    return [Alarm(_SERVER, int(p), 0) for p in judged[raised].tolist() if p > last]
 
 
 def table(watched: Watched, stream: Stream, names: Sequence[str] | None = None) -> str:

@@ -32,7 +32,7 @@ def test_a_client_that_drifts_says_so_at_home():
     losses = draw(0)
     drifted = (CLIENT == 2) & (PERIOD >= 12)
     losses[drifted] += 3.0  # two of its deviations
-    found = watch(losses, PERIOD, CLIENT, STREAM, reference=6, rate=0.005)
+    found = watch(losses, PERIOD, CLIENT, STREAM, reference=(1, 6), rate=0.005)
     mine = [a for a in found.alarms if a.client == 2 and a.period >= 12]
     assert mine[0].period == 12 and 1 <= mine[0].example <= EACH
     # Of three clients in twelve periods 0.2 false alarms are expected.
@@ -51,7 +51,7 @@ def test_a_small_drift_of_all_is_found_by_the_server():
     for seed in range(4):
         losses = draw(seed)
         losses += (PERIOD >= 12) * 0.15 * np.array([0.2, 1.0, 3.0, 0.5])[CLIENT]
-        found = watch(losses, PERIOD, CLIENT, STREAM, reference=6, rate=0.02)
+        found = watch(losses, PERIOD, CLIENT, STREAM, reference=(1, 6), rate=0.02)
         server = [a.period for a in found.alarms if a.client == -1 and a.period >= 12]
         delays += [server[0] - 12] if server else []
     assert len(delays) >= 3 and np.median(delays) <= 4
@@ -61,7 +61,7 @@ def test_false_alarms_come_about_as_often_as_stated():
     """Eight streams of 17 watched periods; thresholds are of 150 losses each, so rates vary by some."""
     rate, home, server = 0.05, 0, 0
     for seed in range(8):
-        found = watch(draw(100 + seed), PERIOD, CLIENT, STREAM, reference=6, rate=rate)
+        found = watch(draw(100 + seed), PERIOD, CLIENT, STREAM, reference=(1, 6), rate=rate)
         home += sum(a.client >= 0 for a in found.alarms)
         server += sum(a.client < 0 for a in found.alarms)
         assert all(a.period > 6 for a in found.alarms)
@@ -73,7 +73,7 @@ def test_false_alarms_come_about_as_often_as_stated():
 def test_clients_with_too_few_losses_are_named_and_left_out():
     losses = draw(1)
     losses[CLIENT == 1] = 0.0  # never wrong, so there is no deviation to measure in
-    found = watch(losses, PERIOD, CLIENT, STREAM, reference=6)
+    found = watch(losses, PERIOD, CLIENT, STREAM, reference=(1, 6))
     assert found.unwatched == (1,)
     assert all(a.client != 1 for a in found.alarms)
 
@@ -81,7 +81,7 @@ def test_clients_with_too_few_losses_are_named_and_left_out():
 def test_the_table_has_a_row_for_every_period():
     losses = draw(0)
     losses[(CLIENT == 2) & (PERIOD >= 12)] += 6.0
-    lines = table(watch(losses, PERIOD, CLIENT, STREAM, reference=6), STREAM).split("\n")
+    lines = table(watch(losses, PERIOD, CLIENT, STREAM, reference=(1, 6)), STREAM).split("\n")
     assert len(lines) == PERIODS + 2
     assert lines[2] == "| 0 | 100 | 4 |  |  |  |"
     row = [cell.strip() for cell in lines[14].split("|")]
@@ -98,11 +98,22 @@ def test_cross_entropy_by_hand():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"reference": 0}, "reference must be a period from 1 to 22, got 0"),
-        ({"reference": 23}, "reference must be a period from 1 to 22, got 23"),
+        ({"reference": (0, 3)}, "reference must be periods from 1 to 22"),
+        ({"reference": (4, 3)}, r"the first before the last, got \(4, 3\)"),
+        ({"reference": (1, 23)}, "reference must be periods from 1 to 22"),
         ({"rate": 0.0}, "rate must be between 0 and 1"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        watch(draw(0), PERIOD, CLIENT, STREAM, **options)
+        watch(draw(0), PERIOD, CLIENT, STREAM, **{"reference": (1, 6), **options})
+
+
+def test_periods_of_warm_up_are_left_out():
+    """Losses of a model that has just begun to learn change no alarm."""
+    losses = draw(3)
+    other = losses.copy()
+    other[PERIOD < 4] *= 20
+    found = [watch(x, PERIOD, CLIENT, STREAM, reference=(4, 9)) for x in (losses, other)]
+    assert found[0].alarms == found[1].alarms
+    assert found[0].pooled[2] != found[1].pooled[2]
