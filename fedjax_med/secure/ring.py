@@ -6,6 +6,7 @@ neighbours and not with the cohort (Bell et al., CCS 2020. https://eprint.iacr.o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,6 +45,17 @@ def neighbours_of(place: jax.Array, count: jax.Array, num_neighbours: int) -> Ne
     there = jnp.concatenate([2 * offset <= count, 2 * offset < count])
     sign = jnp.where(there, jnp.sign(partner - place), 0)
     return Neighbours(partner.astype(jnp.int32), sign.astype(jnp.int32))
+
+
+def signs_on_ring(client_id: int, members: Sequence[int], num_neighbours: int) -> dict[int, int]:
+    """The neighbours of a client by id, and their signs: `neighbours_of` in plain Python."""
+    ring = sorted(members)
+    place, count = ring.index(client_id), len(ring)
+    found = {}
+    for offset in range(1, min(num_neighbours // 2, count // 2) + 1):
+        for partner in (ring[(place + offset) % count], ring[(place - offset) % count]):
+            found[partner] = 1 if client_id < partner else -1
+    return dict(sorted(found.items()))
 
 
 def degree(num_neighbours: int, num_clients: int) -> int:

@@ -158,6 +158,7 @@ def test_what_a_device_holds_is_masked(monkeypatch):
         assert looks_uniform(words) > 1e-3
 
 
+@pytest.mark.slow
 def test_without_masks_what_a_device_holds_is_not(monkeypatch):
     monkeypatch.setattr(
         masking, "sum_of_masks", lambda k, c, n, words: jnp.zeros(words, jnp.uint32)
@@ -189,10 +190,8 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "scaffold" else pytest.param(n, marks=pytest.mark.slow) for n in ALGORITHMS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_it_takes_the_place_of_a_mean_in_any_algorithm(name):
     """Control variates and losses beside the update are masked as well."""
     mean = aggregation.weighted_mean()
