@@ -18,7 +18,8 @@ OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 _DATASET = Parameter(
     help="Name of a dataset (see 'fedjax-med data list'), a folder written by "
-    "FederatedDataset.save, or a schema file (.toml, .json) of your own tables."
+    "FederatedDataset.save, a schema file (.toml, .json) of your own tables, or a folder of your own "
+    "scans (DICOM, NIfTI) with a sub-folder for each hospital."
 )
 _DATA_DIR = Parameter(
     name="--data-dir",

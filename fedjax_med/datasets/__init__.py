@@ -46,6 +46,7 @@ from fedjax_med.datasets._flu_ili import flu_ili, flu_ili_counts
 from fedjax_med.datasets._gdsc import gdsc_ic50
 from fedjax_med.datasets._hapmap3 import hapmap3, hapmap3_snps
 from fedjax_med.datasets._heart_disease import heart_disease
+from fedjax_med.datasets._image_folder import is_image_folder
 from fedjax_med.datasets._medmnist import medmnist
 from fedjax_med.datasets._mitbih_rr import mitbih_rr
 from fedjax_med.datasets._ncctg_lung import ncctg_lung
@@ -58,6 +59,7 @@ from fedjax_med.datasets.health_records import (
     draw_health_records,
     health_records,
 )
+from fedjax_med.datasets.images import load_images
 from fedjax_med.datasets.plink import People, Plink, Snps, read_plink, write_plink
 from fedjax_med.datasets.scans import SCANNERS, Scanner, synthetic_scans, synthetic_volumes
 from fedjax_med.datasets.synthetic import ragged_population
@@ -92,7 +94,9 @@ __all__ = [
     "health_records",
     "heart_disease",
     "info",
+    "is_image_folder",
     "load",
+    "load_images",
     "load_tables",
     "load_visits",
     "medmnist",
