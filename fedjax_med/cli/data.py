@@ -40,18 +40,19 @@ def check_command(name: str, data_dir: Path | None) -> int:
     table.add_column("hospital")
     for split in dataset.splits():
         table.add_column(split, justify="right")
-    for label in dataset.label_names:
+    rows = dataset.summary()
+    counted = dataset.label_names if "label_counts" in rows[0] else ()  # not of masks, for example
+    for label in counted:
         table.add_column(label, justify="right")
     events = _events(dataset)
     if events is not None:
         table.add_column("events", justify="right")
-    rows = dataset.summary()
     for i, row in enumerate(rows[:_MAX_ROWS]):
         counts = row.get("label_counts", {})
         table.add_row(
             row["name"],
             *(f"{row[split]:,}" for split in dataset.splits()),
-            *(f"{counts.get(label, 0):,}" for label in dataset.label_names),
+            *(f"{counts.get(label, 0):,}" for label in counted),
             *(() if events is None else (f"{events[i]:,}",)),
         )
     console.print(table)
@@ -97,8 +98,8 @@ def load(
     """A dataset by name or from a folder, always with test examples.
 
     Args:
-      name: of a dataset, a folder that `FederatedDataset.save` wrote, or the schema file of
-        one's own tables.
+      name: of a dataset, a folder that `FederatedDataset.save` wrote, the schema file of one's own
+        tables, or a folder of hospitals' images.
       data_dir: folder with local copies of the files.
       validation: whether validation examples are needed.
       raw: whether features are to be in natural units, so that all preprocessing can be fitted to
@@ -116,6 +117,8 @@ def load(
         raise UsageError(f"--data-dir {data_dir} has no effect with the {what} {name}.")
     elif is_schema:
         dataset = datasets.load_tables(name, validation=_TEST_SHARE if validation else 0.0)
+    elif datasets.is_image_folder(name):
+        dataset = datasets.load_images(name, **({"validation": _TEST_SHARE} if validation else {}))
     else:
         dataset = FederatedDataset.load(name, verify=True)
     missing = {}
