@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def figures(dataset: FederatedDataset, snps: Any, components: Components, folder: Path) -> None:
     """The figures of `docs/genomics.md`."""
     from fedjax_med import genomics
-    from fedjax_med.genomics import figures as draw
+    from fedjax_med.reporting import genomics_figures as draw
 
     own = genomics.scores(components, dataset)
     made = genomics.simulate_phenotype(

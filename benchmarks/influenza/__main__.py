@@ -14,6 +14,8 @@ import numpy as np
 
 from benchmarks import records
 
+SHOWN_PLACES = (0, 3, 5, 8)
+
 
 def make_parser() -> records.Parser:
     """The command line."""
@@ -32,7 +34,7 @@ def make_parser() -> records.Parser:
 
 def lines(a: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A line for every method, one of comparisons, one of alarms."""
-    from benchmarks.influenza import figure, judge, study, train
+    from benchmarks.influenza import judge, study, train
     from fedjax_med.studies import forecast_training as training
 
     if not (folder / f"{a.places}.npz").exists():
@@ -65,7 +67,10 @@ def lines(a: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             {"places": a.places, "alarms": json.loads((folder / "alarms.json").read_text())}
         )
     if a.figure:
-        figure.draw(data, found[shown].mean(axis=0), Path(a.figure))
+        from fedjax_med.reporting.forecast_figures import forecast_figure
+
+        drawn = forecast_figure(data, found[shown].mean(axis=0), places=SHOWN_PLACES)
+        drawn.savefig(a.figure, dpi=120)
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_med.datasets.weekly import HORIZONS
 from fedjax_med.evaluation.forecasting import (
     block_interval,
     correlation,
@@ -33,7 +34,7 @@ def judged(data: training.Setup, quantiles: np.ndarray) -> dict[str, Any]:
     truth = data.truth("test")
     counts = np.expm1(truth)
     result: dict[str, Any] = {"horizons": {}}
-    for h, horizon in enumerate(training.HORIZONS):
+    for h, horizon in enumerate(HORIZONS):
         own = quantiles[:, :, :, h]
         center = np.expm1(own[..., _MEDIAN])
         score = weighted_interval_score(own, truth[None, :, :, h], LEVELS)

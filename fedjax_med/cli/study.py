@@ -13,7 +13,7 @@ from fedjax_med.cli.data import load
 from fedjax_med.cli.errors import UsageError, bad_arguments
 from fedjax_med.cli.options import StudyOptions
 from fedjax_med.cli.run_folder import default_folder
-from fedjax_med.data import check
+from fedjax_med.data import FederatedDataset, check
 from fedjax_med.evaluation import metric_title
 from fedjax_med.reporting.files import TEMPORARY, write_json, write_text
 
@@ -30,23 +30,13 @@ def study_command(dataset_name: str, options: StudyOptions) -> int:
     check(dataset, allow_missing=True)
 
     from fedjax_med.cli.training import quiet_jax
-    from fedjax_med.reporting.study_figures import study_figures
     from fedjax_med.reporting.study_report import write_study_report
     from fedjax_med.reporting.versions import versions
-    from fedjax_med.studies import judge_patients, run_study, settings_for, summarise
-    from fedjax_med.tasks import modality_of
 
     quiet_jax()
-    with bad_arguments():
-        settings = settings_for(dataset_name, modality_of(dataset), **_chosen(options))
     console = Console(stderr=True, quiet=options.quiet)
     with console.status("study") as status:
-        study = run_study(dataset, settings, tell=status.update)
-        status.update("judging")
-        judgements = judge_patients(study)
-        result = summarise(study, judgements)
-        status.update("figures")
-        figures = study_figures(study, judgements, result)
+        result, figures = _studied(dataset_name, dataset, options, status.update)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", result)
     for name, svg in figures.items():
@@ -56,6 +46,34 @@ def study_command(dataset_name: str, options: StudyOptions) -> int:
         print_study(result, Console())
     print(f"Report: {folder / 'report.html'}")
     return 0
+
+
+def _studied(
+    name: str, dataset: FederatedDataset, options: StudyOptions, tell: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The result and the figures by heading, of the design that fits the dataset."""
+    from fedjax_med.reporting.design_figures import design_figures
+    from fedjax_med.reporting.study_figures import study_figures
+    from fedjax_med.studies import judge_patients, run_study, settings_for, summarise
+    from fedjax_med.studies.designs import DESIGNS, run_design
+    from fedjax_med.tasks import modality_of
+
+    modality = modality_of(dataset)
+    design = DESIGNS.get(modality)
+    if design is not None:
+        with bad_arguments():
+            settings = design.choose(name, _chosen(options))
+        studied = run_design(dataset, modality, settings, data_dir=options.data_dir, tell=tell)
+        tell("figures")
+        return studied.result, design_figures(modality, studied)
+    with bad_arguments():
+        settings = settings_for(name, modality, **_chosen(options))
+    study = run_study(dataset, settings, tell=tell)
+    tell("judging")
+    judgements = judge_patients(study)
+    result = summarise(study, judgements)
+    tell("figures")
+    return result, study_figures(study, judgements, result)
 
 
 def _chosen(options: StudyOptions) -> dict[str, Any]:
@@ -99,9 +117,10 @@ def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
 def print_study(result: dict[str, Any], console: Console) -> None:
     """Prints the main metric of every method, and what it means."""
     main = result["main_metric"]
-    table = Table(title=f"{metric_title(main)} on test patients of {result['dataset']['name']}")
+    examples = result["about"]["examples"]
+    table = Table(title=f"{metric_title(main)} on test {examples} of {result['dataset']['name']}")
     table.add_column("method")
-    for column in ("mean of hospitals", "95 % interval", "all patients", "worst hospital"):
+    for column in ("mean of hospitals", "95 % interval", f"all {examples}", "worst hospital"):
         table.add_column(column, justify="right")
     left_out = result["left_out"]
     if left_out:

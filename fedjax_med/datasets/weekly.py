@@ -12,6 +12,9 @@ from fedjax_med.data import DataError
 # The column of a window that is the present week; those before it are the past.
 THIS_WEEK = "this week"
 
+# Weeks ahead that studies and runs forecast.
+HORIZONS = (1, 2, 3, 5, 10, 15)
+
 Gaps = str | None  # None refuses them, "previous" and "linear" fill them
 
 

@@ -44,10 +44,10 @@ _TITLES = {
     "r2": "R²",
     "c_index": "C-index",
     "uno_c": "Uno's C",
-    "mrr": "Mean reciprocal rank",
+    "mrr": "MRR",
     "ndcg@5": "NDCG@5",
-    "r2_within": "R² within hospitals",
-    "wis": "Weighted interval score",
+    "r2_within": "R² of the score",
+    "wis": "WIS",
 }
 
 

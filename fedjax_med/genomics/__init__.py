@@ -2,7 +2,7 @@
 
 Everything is computed from what hospitals sum over their own people, through the `run_clients` of
 training, and equals the analysis of the pooled people up to rounding. Genotypes are dosages from 0 to 2
-in `examples["x"]`, NaN where missing; training rows only. Figures are in `fedjax_med.genomics.figures`.
+in `examples["x"]`, NaN where missing; training rows only. Figures are in `reporting.genomics_figures`.
 """
 
 from fedjax_med.genomics.linear import linear_association

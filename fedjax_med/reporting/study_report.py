@@ -32,6 +32,13 @@ _METRICS_EXPLAINED = {
     "rmse": "root mean squared error in the units of the outcome, lower is better",
     "mae": "mean absolute error in the units of the outcome, lower is better",
     "r2": "share of the variance that is explained",
+    "mrr": "mean reciprocal rank: 1 if the right answer always comes first, 0.5 if always second",
+    "hits@10": "share of the questions whose right answer is among the first ten",
+    "wis": "weighted interval score of logarithms, lower is better: it punishes intervals that are wide "
+    "and those that miss what came",
+    "precision@5": "of the five drugs recommended, the share that is among the five that work best",
+    "spearman": "correlation of the ranks of patients, mean over drugs",
+    "r2_within": "squared correlation of score and outcome within hospitals",
 }
 
 

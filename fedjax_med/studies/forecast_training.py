@@ -9,7 +9,7 @@ import numpy as np
 
 from fedjax_med.data import FederatedDataset
 from fedjax_med.datasets._flu_ili import forecasting_dataset, parts_of
-from fedjax_med.datasets.weekly import LogScale, WeeklyCounts, fit_log_scale
+from fedjax_med.datasets.weekly import HORIZONS, LogScale, WeeklyCounts, fit_log_scale
 from fedjax_med.engine import local_work
 from fedjax_med.evaluation.forecasting import uncrossed
 from fedjax_med.studies.methods import METHODS
@@ -19,7 +19,6 @@ from fedjax_med.tasks.forecasting import LEVELS, quantile_forecast
 from fedjax_med.tasks.modalities import NETWORKS
 
 WINDOW = 20
-HORIZONS = (1, 2, 3, 5, 10, 15)
 FEDERATED = ("fedavg", "fedprox", "scaffold", "fedadam", "ditto")
 TRAINED = (*FEDERATED, "local", "pooled")
 LEARNING_RATES = (0.3, 1.0, 3.0)

@@ -17,10 +17,10 @@ import numpy as np
 
 from fedjax_med.data import DataError, FederatedDataset
 from fedjax_med.datasets import flu_ili_counts
-from fedjax_med.datasets.weekly import WeeklyCounts
+from fedjax_med.datasets.weekly import HORIZONS, WeeklyCounts
 from fedjax_med.evaluation.forecasting import coverage, weighted_interval_score
 from fedjax_med.studies import forecast_training as training
-from fedjax_med.studies.forecast_training import FEDERATED, HORIZONS, Seasons, Setup
+from fedjax_med.studies.forecast_training import FEDERATED, Seasons, Setup
 from fedjax_med.studies.judging import mean_of_defined
 from fedjax_med.studies.methods import METHODS
 from fedjax_med.studies.scores import Metric, Row, over_weeks, result_of

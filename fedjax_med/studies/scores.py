@@ -117,7 +117,7 @@ def result_of(
       against: names of rows and what they are called in sentences, hospitals alone first.
       settings: of the study, JSON-able.
       about: of the design: what `examples` are called, how they were `divided`, `how` intervals were
-        made; may name the `numbers`.
+        made; may name the `numbers`. The result adds what is `compared`.
       numbers: what was chosen for each method, such as its learning rate.
       left_out: for each method `per_hospital`, `mean` and `pooled` of hospitals that were left out.
       seconds: where the time went.
@@ -165,7 +165,7 @@ def result_of(
             "seconds": dict(seconds or {}),
         }
     )
-    result["about"] = dict(about)
+    result["about"] = {**about, "compared": " ".join(against)}
     result["sentences"] = sentences(result, against, chosen_on=chosen_on)
     return result
 

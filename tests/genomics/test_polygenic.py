@@ -82,7 +82,7 @@ def test_simulated_outcomes_are_what_they_say(hospitals, pooled):
 
 
 def test_figures_show_every_snp_and_person(hospitals):
-    from fedjax_med.genomics import figures
+    from fedjax_med.reporting import genomics_figures as figures
 
     log10_p = -np.linspace(0.1, 9, 40)
     chromosome = ["1"] * 20 + ["2"] * 20

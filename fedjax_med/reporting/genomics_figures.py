@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from fedjax_med.genomics.p_values import genomic_control
+from fedjax_med.genomics import genomic_control
 from fedjax_med.reporting.figures import STYLE
 from fedjax_med.reporting.palette import INK, MUTED, client_style
 
