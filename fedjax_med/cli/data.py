@@ -11,10 +11,13 @@ from rich.table import Table
 from fedjax_med import datasets
 from fedjax_med.cli.errors import UsageError
 from fedjax_med.data import FederatedDataset, check
+from fedjax_med.datasets.weekly import HORIZONS
 
 _MAX_ROWS = 20
 # Of test examples, where a dataset does not say which ones they are.
 _TEST_SHARE = 0.2
+# Options of datasets that are learned from: natural units, and all weeks ahead at once.
+_RAW = {"standardize": None, "horizons": HORIZONS}
 # Of files that describe tables.
 _SCHEMA_SUFFIXES = (".toml", ".json")
 
@@ -110,7 +113,8 @@ def load(
     """
     is_schema = Path(name).suffix in _SCHEMA_SUFFIXES
     if name in datasets.DATASETS or not (is_schema or Path(name).is_dir()):
-        options = {"standardize": None} if raw and datasets.has_option(name, "standardize") else {}
+        wanted = _RAW if raw else {}
+        options = {key: wanted[key] for key in wanted if datasets.has_option(name, key)}
         dataset = datasets.load(name, data_dir, **options)
     elif data_dir is not None:
         what = "schema" if is_schema else "folder"
