@@ -84,7 +84,7 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
         },
         "segmentation": {
             "unet": lambda dataset, outputs: unet(outputs),
-            "small-unet": lambda dataset, outputs: unet(outputs, (4, 8, 16)),
+            "small-unet": lambda dataset, outputs: unet(outputs, (4, 8)),
         },
         "visits": {
             "gru": lambda dataset, outputs: visits.visit_gru(visits.visit_inputs(dataset), outputs),
