@@ -54,7 +54,7 @@ def outlines_figure(
                             colors=[colour],
                             linewidths=1.4,
                             linestyles=[dashes],
-                            extent=(-1.5, image.shape[1] + 0.5, -1.5, image.shape[0] + 0.5),
+                            extent=(-1, image.shape[1], -1, image.shape[0]),
                         )
                 axis.set_xlim(-0.5, image.shape[1] - 0.5)
                 axis.set_ylim(image.shape[0] - 0.5, -0.5)
@@ -91,7 +91,7 @@ def dice_figure(methods: Mapping[str, Predictions], label: int = 1) -> Figure:
                     continue
                 place = hospital + (number - (len(methods) - 1) / 2) * width
                 spread = rng.uniform(-0.3, 0.3, own.size) * width
-                axes.plot(place + spread, own, ".", color=colour, ms=4, alpha=0.5, mew=0)
+                axes.plot(place + spread, own, ".", color=colour, ms=5, alpha=0.6, mew=0)
                 axes.plot(
                     [place - 0.4 * width, place + 0.4 * width],
                     [np.median(own)] * 2,
