@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -91,6 +92,7 @@ def rhythms(data_dir: DataDir, seeds: int) -> list[dict[str, Any]]:
         start = time.perf_counter()
         followed = _followed(policy, stream, task, model, seeds=seeds, rate=RATE, rounds=ROUNDS)
         seconds = time.perf_counter() - start
+        print(f"stream: {policy.title}, {seconds:.0f} s", file=sys.stderr, flush=True)
         # Pooled arrivals are those of the clients in their order, period after period.
         whose = followed if not policy.pooled else made["all"]
         made[name] = followed
@@ -116,6 +118,7 @@ def rhythms(data_dir: DataDir, seeds: int) -> list[dict[str, Any]]:
                 **judge.judged(judging, followed.outputs),
                 "minus_frozen": None,
                 "by_period": by_period,
+                "arrivals": stream.arrivals.sum(axis=1).tolist(),
                 "loss_by_period": [None, *watched.pooled[1:].tolist()],
                 "alarms": [
                     {

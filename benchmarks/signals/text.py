@@ -1,0 +1,31 @@
+"""The words of the page of signals, which numbers do not make by themselves."""
+
+INTRODUCTION = """\
+# Signals and streams of single patients
+
+Heart beats, rhythms and voices, with **patients as clients**: what federated and personalised models give a
+patient, beside a model of the patient's own data alone, a pooled one, and none at all.
+
+- `mitbih-beats`: waveforms of 17,800 beats of nine patients of the MIT-BIH Arrhythmia Database, in the AAMI's
+  classes N (normal), S (supraventricular), V (ventricular) and F (fusion); model: a residual network in one
+  dimension (`models.signals.residual_network`). The paced record 104 is left out, as the AAMI recommends.
+- `mitbih-rr`: the class N, S or V of a beat from 16 intervals before and one after it, nothing else; 47
+  patients of 48 records; models: a GRU and a temporal convolution.
+- `parkinsons-telemonitoring`: the UPDRS score of 42 patients from their voices at home; model: a network with 16
+  hidden units.
+
+Learning rates are chosen on later minutes (days) of the training data, or, for unseen patients, on training
+patients left out one by one; methods whose clients take FedAvg's steps use FedAvg's rate. Everything is judged
+by the mean over five seeds. In brackets: 95 % intervals over **patients**, drawn again with all of their
+examples, since beats of one heart say little of another; with six to 47 patients they are wide.
+"""
+
+MEANINGS: dict[str, str] = {}
+
+STREAM = """\
+## Streams
+
+`fedjax_med.streams` follows data as they arrive: each period is predicted first and trained on afterwards, by
+one compiled program for the whole stream. Clients watch their losses by Page and Hinkley's test; the server
+watches what they tell it after each period. Thresholds are for one false alarm in 50 periods.
+"""
