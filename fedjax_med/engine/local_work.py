@@ -87,7 +87,7 @@ class PoissonSteps:
     """
 
     steps: int
-    expected: float
+    expected: float | int
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -123,6 +123,6 @@ def steps(num_steps: int, *, batch_size: int, shuffle: bool = True) -> Steps:
     return Steps(num_steps, batch_size, shuffle)
 
 
-def poisson_steps(num_steps: int, *, expected: float, batch_size: int) -> PoissonSteps:
+def poisson_steps(num_steps: int, *, expected: float | int, batch_size: int) -> PoissonSteps:
     """`num_steps` Poisson samples of `expected` examples on average; see `PoissonSteps`."""
     return PoissonSteps(num_steps, expected, batch_size)

@@ -49,7 +49,7 @@ class SimulatedCohort:
     that epsilon, and its statement says so.
     """
 
-    cohort: float
+    cohort: int
     population: int
 
     def __post_init__(self) -> None:

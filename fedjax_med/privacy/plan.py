@@ -17,9 +17,9 @@ from fedjax_med.privacy.ledger import Ledger
 from fedjax_med.privacy.releases import Relation, Release
 
 NOT_COVERED = (
-    "Losses and metrics of the simulation, evaluations, and the choice of settings by them are not "
-    "covered. The generators of noise and samples are those of a simulation: pseudo-random numbers "
-    "in 32-bit floats, not cryptographic ones."
+    "Not covered: preprocessing that was fitted to the data, losses and metrics of the simulation, "
+    "evaluations, and settings chosen by them. The generators of noise and samples are those of a "
+    "simulation: pseudo-random numbers in 32-bit floats, not cryptographic ones."
 )
 
 

@@ -61,10 +61,10 @@ class _StepGuard:
 
 
 class _Examples(Sealed):
-    """The examples of a minibatch, which only the private gradient may read."""
+    """A minibatch, of which only the private gradient may read anything."""
 
-    def __init__(self, content: PyTree, divisor: jax.Array, step: _StepGuard):
-        super().__init__("the examples of a hospital around the private gradient", content)
+    def __init__(self, batch: Batch, divisor: jax.Array, step: _StepGuard):
+        super().__init__("the examples of a hospital around the private gradient", batch)
         self.divisor, self.step = divisor, step
 
 
@@ -110,10 +110,7 @@ class RecordPlan(Plan):
         def gradient_fn(variables: Variables, batch: Batch) -> GradientResult:
             sealed, divisor = batch.examples, float(s.batch_size)
             if isinstance(sealed, _Examples):
-                batch, divisor = (
-                    dataclasses.replace(batch, examples=sealed._content),
-                    sealed.divisor,
-                )
+                batch, divisor = sealed._content, sealed.divisor
             result = noised_gradient(
                 loss,
                 variables,
@@ -146,8 +143,15 @@ class RecordPlan(Plan):
 
         def step(shared: PyTree, carry: _Wrapped, batch: Batch) -> _Wrapped:
             once = _StepGuard()
-            examples = _Examples(batch.examples, carry.divisor, once)
-            own = program.step(shared, carry.own, dataclasses.replace(batch, examples=examples))
+            # How many records were drawn is no more public than which: the algorithm sees the
+            # expected number.
+            seen_by_algorithm = dataclasses.replace(
+                batch,
+                examples=_Examples(batch, carry.divisor, once),
+                mask=jnp.ones_like(batch.mask),
+                count=carry.divisor,
+            )
+            own = program.step(shared, carry.own, seen_by_algorithm)
             if once.calls != 1:
                 raise PrivacyError(
                     f"The algorithm takes {once.calls} gradients in a local step, but its privacy "
