@@ -6,6 +6,7 @@
     partial_dependence(model, run.variables, dataset, "age")
     grad_cam(model, run.variables, images)                     # where in an image, for each patient
     signal_gradients(model, run.variables, signals)            # when in a signal, likewise
+    code_attributions(model, run.variables, records)           # codes of visits, likewise
 
 Each module says what leaves a hospital. Results have `as_dict()` for JSON, and figures in
 `fedjax_med.reporting.explanation_figures`.
@@ -32,16 +33,25 @@ from fedjax_med.explanation.importance import (
 )
 from fedjax_med.explanation.saliency import grad_cam, image_gradients
 from fedjax_med.explanation.signals import signal_gradients
+from fedjax_med.explanation.visits import (
+    CodeImportance,
+    code_attributions,
+    code_importance,
+    visit_effects,
+)
 
 __all__ = [
     "Attribution",
     "Attributions",
+    "CodeImportance",
     "CoefficientTable",
     "Coefficients",
     "Importance",
     "PartialDependence",
     "PermutationImportance",
     "attributions",
+    "code_attributions",
+    "code_importance",
     "coefficients",
     "coefficients_of_runs",
     "federated_mean",
@@ -51,4 +61,5 @@ __all__ = [
     "partial_dependence",
     "permutation_importance",
     "signal_gradients",
+    "visit_effects",
 ]
