@@ -24,7 +24,13 @@ import numpy as np
 from fedjax_med.data import ClientArrays, DataError, FederatedDataset
 from fedjax_med.data.federated_dataset import SPLITS
 from fedjax_med.datasets import _scan, dicom, nifti
-from fedjax_med.datasets._image_folder import Case, cases_of, have_masks, is_hospital
+from fedjax_med.datasets._image_folder import (
+    LABELS_FILE,
+    Case,
+    cases_of,
+    have_masks,
+    is_hospital,
+)
 from fedjax_med.datasets._image_options import OPTIONS_FILE, read_options
 from fedjax_med.datasets._patients import split_by_patient
 from fedjax_med.datasets._scan import Scan
@@ -105,7 +111,7 @@ def load_images(folder: str | os.PathLike, **options: Any) -> FederatedDataset:
         citation=chosen["citation"],
     )
     patients = [
-        case.row.get("patient") or scan.patient or str(case.path)
+        case.row.get("patient") or scan.patient or case.path.relative_to(folder).as_posix()
         for case, (scan, _) in zip(everyone, scans, strict=True)
     ]
     return _divided(dataset, everyone, patients, chosen)
@@ -233,6 +239,8 @@ def _divided(
     given = [case.row.get("split", "") for case in cases]
     if not any(given):
         shares = {part: chosen[part] for part in ("validation", "test")}
+        if any(shares.values()):
+            _check_patients(dataset, patients)
         return split_by_patient(dataset, patients, **shares, seed=chosen["seed"])
     part_of: dict[str, tuple[str, Path]] = {}
     for case, patient, part in zip(cases, patients, given, strict=True):
@@ -257,3 +265,14 @@ def _divided(
         return dataset
     trained = [p for p, part in zip(patients, given, strict=True) if part == "train"]
     return split_by_patient(dataset, trained, validation=chosen["validation"], seed=chosen["seed"])
+
+
+def _check_patients(dataset: FederatedDataset, patients: Sequence[str]) -> None:
+    """Refuses patients of one name, as programs leave them that make scans anonymous."""
+    own = np.split(np.array(patients), dataset.train.offsets[1:-1])
+    for name, of_hospital in zip(dataset.client_names, own, strict=True):
+        if len(of_hospital) > 1 and (of_hospital == of_hospital[0]).all():
+            raise DataError(
+                f"all {len(of_hospital)} scans of {name!r} are of one patient, {str(of_hospital[0])!r}, so "
+                f"none can be kept apart; give a column patient, or split, in {LABELS_FILE}."
+            )

@@ -242,6 +242,12 @@ WRONG = {
         "size must be two or three whole numbers above 0, got [4].",
     ),
     "axes": (nothing, {"size": [4, 4, 4]}, "{f}/0.dcm has 2 axes, but size has 3 numbers."),
+    "one patient": (
+        lambda f: dicom_file(f / "1.dcm", image(0), PatientID="P0"),
+        {},
+        "all 2 scans of 'North' are of one patient, 'P0', so none can be kept apart; give a column "
+        "patient, or split, in labels.csv.",
+    ),
     "share": (nothing, {"test": 1.0}, "test must be a fraction in [0, 1), got 1.0."),
 }
 
@@ -250,6 +256,7 @@ WRONG = {
 def test_what_is_wrong_with_images_is_one_sentence(tmp_path, spoil, given, words):
     folder = tmp_path / "North"
     hospital_of_images(folder, 2)
+    dicom_file(folder / "1.dcm", image(1), PatientID="P1")
     spoil(folder)
     assert message(tmp_path, **given) == words.format(f=folder)
 

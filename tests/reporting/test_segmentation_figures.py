@@ -24,7 +24,7 @@ def test_outlines_lie_half_a_voxel_around_the_masks(dims):
     called[(*where[:-2], slice(0, 2), slice(0, 3))] = 1  # at the edge of the scan
     figure = outlines_figure(image[None, None], truth[None, None], called[None, None], [["A: 0"]])
     (axes,) = figure.axes
-    assert axes.get_title() == "A: 0"
+    assert axes.get_title(loc="left") == "A: 0"
     one, other = outlines(axes)
     np.testing.assert_allclose([one.min(0), one.max(0)], [[3.5, 4.5], [4.5, 5.5]])
     np.testing.assert_allclose([other.min(0), other.max(0)], [[-0.5, -0.5], [2.5, 1.5]])
