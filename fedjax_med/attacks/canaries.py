@@ -102,7 +102,8 @@ def canary_scores(
 
     The canary takes the place of a record of the smallest hospital, of which the largest share is
     sampled, or of that whole hospital; without it, its place is taken by something whose gradient is 0.
-    So sizes, sampling and weights are those of the training that is audited.
+    So sizes, sampling and weights are those of the training that is audited. Records are protected from
+    the server as well, which sees each hospital's updates; so of records only that hospital trains.
 
     Args:
       train: what is audited.
@@ -181,6 +182,8 @@ def _with_canary(
         validation=None,
         test=None,
     )
+    if unit == "record":
+        return audited, (np.array([len(others)]), np.array([len(others) + 1]))
     # In the place that the hospital has in the dataset.
     common = np.arange(len(others))
     included = np.insert(common, smallest, len(others))

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from fedjax_med._version import __version__
 from fedjax_med.cli.errors import explain
 from fedjax_med.cli.options import ProfileOptions, RunOptions, StudyOptions
+from fedjax_med.cli.privacy_options import AuditOptions, TradeoffOptions
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -75,6 +76,40 @@ def study(
     from fedjax_med.cli.study import study_command
 
     return study_command(dataset, options or StudyOptions())
+
+
+@app.command
+def tradeoff(
+    dataset: Annotated[str, _DATASET],
+    /,
+    options: Annotated[TradeoffOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """Show what privacy costs on DATASET: utility against epsilon, and write a report.
+
+    Models are trained with differential privacy of each record, or of each hospital, with several
+    epsilons, seeds and divisions, and compared with federation without privacy and with hospitals that
+    train alone. The folder gets result.json, the figure and report.html.
+    """
+    from fedjax_med.cli.tradeoff import tradeoff_command
+
+    return tradeoff_command(dataset, options or TradeoffOptions())
+
+
+@app.command
+def audit(
+    run: Annotated[Path, Parameter(help="Folder of a `fedjax-med run`.")],
+    /,
+    options: Annotated[AuditOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """Attack the training of RUN, hold its claim of privacy against it, and write a report.
+
+    Models are trained again from the run's configuration, with its protection and without.
+    Canaries give a lower bound on epsilon; membership, records and shares of outcomes are inferred
+    from models and updates. The folder gets audit.json, the figures and report.html.
+    """
+    from fedjax_med.cli.audit import audit_command
+
+    return audit_command(run, options or AuditOptions())
 
 
 @app.command

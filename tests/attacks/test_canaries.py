@@ -41,8 +41,9 @@ def test_gradient_of_a_canary_is_its_direction_and_of_an_absent_one_nothing(data
     direction = canaries.random_direction(task.init(0).params, 0)
     made = canaries.canary_task(task, direction, 50.0)
     audited, (included, excluded) = canaries._with_canary(dataset, unit)
-    assert audited.train.sizes[included].tolist() == dataset.train.sizes.tolist()
-    assert audited.train.sizes[excluded].tolist() == dataset.train.sizes.tolist()
+    sizes = dataset.train.sizes if unit == "client" else dataset.train.sizes[:1]
+    assert audited.train.sizes[included].tolist() == sizes.tolist()
+    assert audited.train.sizes[excluded].tolist() == sizes.tolist()
 
     def of_canaries(client):
         examples = audited.train.client(int(client))
