@@ -169,6 +169,22 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "rounds": 15,
             "batch_size": 4,
         },
+        # Later minutes of each patient are judged.
+        "mitbih-beats": {
+            "division": "own",
+            "learning_rates": (0.03, 0.1, 0.3),
+            "rounds": 15,
+            "batch_size": 32,
+            "num_resamples": 200,
+        },
+        "mitbih-rr": {
+            "model": "gru",
+            "division": "own",
+            "learning_rates": (0.3, 1.0),
+            "rounds": 10,
+            "batch_size": 64,
+            "num_resamples": 50,  # of some hundred thousand beats
+        },
         # Patients' own voices have outliers, on which larger steps diverge.
         "parkinsons-telemonitoring": {
             "batch_size": 32,
