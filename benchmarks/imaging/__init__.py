@@ -1,0 +1,1 @@
+"""Federated classification of small medical images, and what becomes of batch statistics."""
