@@ -20,9 +20,26 @@ _DEFAULTS = {
     "cohort": "all",
     "batch_size": 16,
     "client_lr": 0.03,
+    "algorithm": "fedavg",
+    "client_optimizer": "sgd",
+    "local_epochs": 1,
 }
-# Patients are compared with those of their minibatch, so all of a hospital are in one.
-_DEFAULTS_OF_KIND: dict[str, dict[str, Any]] = {"survival": {"batch_size": 0, "client_lr": 0.1}}
+_OF_GRAPHS = {
+    "algorithm": "fede",
+    "rounds": 10,
+    "local_epochs": 3,
+    "batch_size": 128,
+    "client_optimizer": "adam",
+    "client_lr": 0.02,
+}
+_DEFAULTS_OF_KIND: dict[str, dict[str, Any]] = {
+    # Patients are compared with those of their minibatch, so all of a hospital are in one.
+    "survival": {"batch_size": 0, "client_lr": 0.1},
+    # Those of the studies of these kinds.
+    "links": _OF_GRAPHS,
+    "responses": {"rounds": 40, "client_optimizer": "adam", "client_lr": 0.03},
+    "forecast": {"rounds": 30, "batch_size": 64, "client_lr": 1.0},
+}
 # By the loss and the main metric on a quarter of the training patients, the mean of up to four
 # divisions; of equally good ones those that take less time. With larger rates, patients at home
 # (parkinsons-telemonitoring) diverge when each trains alone, since some have outliers.
@@ -30,11 +47,13 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "breast-cancer": {"client_lr": 0.1},
     "diabetes-progression": {"rounds": 50},
     "diabetes130": {"rounds": 20, "client_lr": 0.3, "batch_size": 128},
+    "hapmap3": {"rounds": 50, "client_lr": 0.1},
     "heart-disease": {"client_lr": 0.1},
     "ncctg-lung": {"rounds": 50, "client_lr": 0.01},
     "parkinsons-telemonitoring": {"client_lr": 0.003, "batch_size": 32},
     "synthetic": {"client_lr": 0.3, "cohort": "100", "batch_size": 8},
     "tcga-brca": {"rounds": 50, "client_lr": 1.0},
+    "umls": _OF_GRAPHS,
     "vaccine-trial": {"rounds": 30, "client_lr": 1.0, "batch_size": 128},
 }
 _TAKE_MISSING = ("embeddings", "transformer")
@@ -140,7 +159,7 @@ def resolve(
         **_DEFAULTS_OF_KIND.get(kind or "", {}),
         **_OWN_DEFAULTS.get(dataset, {}),
     }
-    algorithm = o.algorithm or "fedavg"
+    algorithm = o.algorithm or own["algorithm"]
     _check_numbers(o)
     if o.local_epochs is not None and o.local_steps is not None:
         raise UsageError(
@@ -150,7 +169,8 @@ def resolve(
     _only_for(o, "mu", algorithm, ("fedprox",))
     _only_for(o, "server_momentum", algorithm, ("fedavgm",))
     _only_for(o, "server_optimizer", algorithm, _ANY_SERVER_OPTIMIZER)
-    client_optimizer = o.client_optimizer or "sgd"
+    _refuse_other_than_fede(o, dataset, algorithm, modality)
+    client_optimizer = o.client_optimizer or own["client_optimizer"]
     server_optimizer = algorithm if algorithm in _ADAPTIVE else o.server_optimizer or "sgd"
     if o.momentum and client_optimizer != "sgd":
         raise UsageError(
@@ -187,7 +207,7 @@ def resolve(
     cohort = o.cohort or own["cohort"]
     parse_cohort(cohort)
     rounds = o.rounds or own["rounds"]
-    client_lr = own["client_lr"] * (1 if client_optimizer == "sgd" else 0.1)
+    client_lr = own["client_lr"] * _step(client_optimizer) / _step(own["client_optimizer"])
     return RunConfig(
         dataset=dataset,
         algorithm=algorithm,
@@ -195,7 +215,7 @@ def resolve(
         cohort=cohort,
         seed=o.seed or 0,
         mu=_or(o.mu, 0.1) if algorithm == "fedprox" else None,
-        local_epochs=None if o.local_steps else o.local_epochs or 1,
+        local_epochs=None if o.local_steps else o.local_epochs or own["local_epochs"],
         local_steps=o.local_steps,
         batch_size=batch_size,
         shuffle=_or(o.shuffle, True),
@@ -226,11 +246,34 @@ def resolve(
     )
 
 
+def _refuse_other_than_fede(
+    o: RunOptions, dataset: str, algorithm: str, modality: str | None
+) -> None:
+    """Graphs are learned by FedE, which shares entities and nothing else; other data are not."""
+    if modality is not None and (algorithm == "fede") != (modality == "graph"):
+        allowed = "must be fede for a graph" if modality == "graph" else "fede is for graphs only"
+        raise UsageError(f"--algorithm {allowed}, got {algorithm} for {dataset}.")
+    for name in (
+        ("server_lr", "weighting", "aggregator", "clip_norm") if algorithm == "fede" else ()
+    ):
+        if getattr(o, name) is not None:
+            raise UsageError(
+                f"{option_name(name)} {getattr(o, name)} has no effect with --algorithm fede, which "
+                "averages an entity over the hospitals that have it."
+            )
+
+
+def _step(optimizer: str) -> float:
+    """How large its learning rates are, compared with those of SGD."""
+    return 1.0 if optimizer == "sgd" else 0.1
+
+
 def _model(o: RunOptions, modality: str | None) -> str:
     """The name of the model, which must be one of the modality."""
     known = [name for names in MODELS.values() for name in names]
     if modality is not None:
-        known = MODELS[modality]
+        # What is learned from genotypes are their components, a table.
+        known = MODELS["table" if modality == "genotypes" else modality]
     if o.model is None:
         return "mlp" if o.hidden and modality in (None, "table") else known[0]
     if o.model not in known:

@@ -14,7 +14,9 @@ from cyclopts import Group, Parameter
 
 from fedjax_med.cli.models import MODELS
 
-Algorithm = Literal["fedavg", "fedsgd", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
+Algorithm = Literal[
+    "fedavg", "fedsgd", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "fede"
+]
 Optimizer = Literal["sgd", "adam", "adamw", "yogi", "adagrad", "rmsprop"]
 
 _FEDERATED = Group("Federated training", sort_key=1)
@@ -58,7 +60,7 @@ class TrainingOptions(FileOptions):
 
     algorithm: Annotated[
         Algorithm | None,
-        _option(_FEDERATED, "How the hospitals learn together. Default: fedavg."),
+        _option(_FEDERATED, "How the hospitals learn together. Default: fedavg; fede for graphs."),
     ] = None
     rounds: Annotated[
         int | None,

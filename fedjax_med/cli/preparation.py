@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_med import preprocessing, tasks
+from fedjax_med import genomics, preprocessing, tasks
 from fedjax_med.cli.configuration import RunConfig
 from fedjax_med.cli.errors import UsageError
 from fedjax_med.data import DataError, FederatedDataset
 from fedjax_med.preprocessing import Message, Preprocessor
+from fedjax_med.preprocessing.log_windows import standardised_logarithms
 from fedjax_med.tasks.defaults import TAKE_MISSING, check_table
 from fedjax_med.tasks.kinds import Kind
 from fedjax_med.tasks.modalities import Modality
+
+_NUM_COMPONENTS = 10
+_ANGLE = 1e-2  # [radians] at most, to the components of pooled people
 
 
 class Examples(NamedTuple):
@@ -33,6 +38,7 @@ class Prepared(NamedTuple):
       kind: of the outcome.
       center: of the target of a regression, in its unit; 0 otherwise.
       scale: of the target of a regression, in its unit; 1 otherwise.
+      note: what the reader of results has to know of the data.
     """
 
     dataset: FederatedDataset
@@ -40,6 +46,7 @@ class Prepared(NamedTuple):
     kind: Kind
     center: float
     scale: float
+    note: str = ""
 
     def as_json(self) -> dict[str, Any] | None:
         """What was done and what left every hospital for it, for the report."""
@@ -89,6 +96,8 @@ def prepare(config: RunConfig, dataset: FederatedDataset, stored: Path | None = 
       DataError: if the data cannot be preprocessed, or the stored preprocessor is not one of theirs.
     """
     kind, modality = look_at(dataset)
+    if modality in _SCALED:
+        return Prepared(_SCALED[modality](dataset), None, kind, 0.0, 1.0, _NOTES[modality])
     if modality != "table":
         center, scale = _target(dataset, kind)
         return Prepared(dataset, None, kind, center, scale)
@@ -99,6 +108,40 @@ def prepare(config: RunConfig, dataset: FederatedDataset, stored: Path | None = 
             f"no column of {dataset.name} has the 5 training values that a statistic is made of."
         )
     return Prepared(fitted.apply(dataset), fitted, kind, *_target(dataset, kind))
+
+
+def _components(dataset: FederatedDataset) -> FederatedDataset:
+    """Genotypes as scores on federated principal components, with variance 1."""
+    found = genomics.principal_components(dataset, _NUM_COMPONENTS, tolerance=_ANGLE)
+
+    def projected(examples: Any) -> Any:
+        scores = found.project(examples["x"]) / np.sqrt(found.variances)
+        return {**examples, "x": scores.astype(np.float32)}
+
+    names = tuple(f"component {i + 1}" for i in range(_NUM_COMPONENTS))
+    return dataset.map_examples(projected, names)
+
+
+def _of_drugs(dataset: FederatedDataset) -> FederatedDataset:
+    return tasks.drug_scale(dataset).apply(dataset)
+
+
+# Fitted anew on resume: the same data give the same.
+_SCALED: dict[Modality, Callable[[FederatedDataset], FederatedDataset]] = {
+    "responses": _of_drugs,
+    "series": standardised_logarithms,
+    "genotypes": _components,
+}
+_NOTES: dict[Modality, str] = {
+    "responses": "Responses are in standard deviations from the mean of their drug over all hospitals' "
+    "training patients; hospitals tell sums for it.",
+    "series": "Counts are logarithms, in standard deviations from the mean of the place's own training "
+    "weeks. Every window is judged 1, 2, 3, 5, 10 and 15 weeks ahead, the mean of them.",
+    "genotypes": "What is learned from are scores on ten principal components, found from sums over the "
+    "training people of all hospitals. Where every hospital has people of one population only, a "
+    "hospital alone names that one and is always right without having learned anything; what is to be "
+    "seen is whether the shared model tells populations apart.",
+}
 
 
 def _target(dataset: FederatedDataset, kind: Kind) -> tuple[float, float]:

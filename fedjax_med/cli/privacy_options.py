@@ -6,17 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group
 
-from fedjax_med.cli.options import _FILES, FileOptions
+from fedjax_med.cli.options import _FILES, FileOptions, _option
 
 _AUDIT = Group("Audit", sort_key=1)
 _PRIVACY = Group("Protection", sort_key=2)
 _TRAINING = Group("Training", sort_key=3)
-
-
-def _option(group: Group, help: str) -> Parameter:
-    return Parameter(group=group, help=help, show_default=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ def run_command(dataset_name: str, options: RunOptions) -> int:
         with _telling_how_to_resume(dataset_name, folder, options):
             if prepared.preprocessor is not None and not is_fitted:
                 prepared.preprocessor.save(folder.preprocessing)
-            result = _train(config, pieces, prepared.as_json(), folder, options, started)
+            result = _train(config, pieces, prepared, folder, options, started)
     if not options.quiet:
         from fedjax_med.cli.tables import print_result
 
@@ -99,7 +99,7 @@ def refuse_large_cohort(config: RunConfig, dataset: FederatedDataset) -> None:
 def _train(
     config: RunConfig,
     pieces: Any,
-    preprocessing: dict[str, Any] | None,
+    prepared: Any,
     folder: RunFolder,
     options: RunOptions,
     started: str,
@@ -154,7 +154,8 @@ def _train(
         algorithm=config.algorithm,
         started=started,
         rounds_before=done,
-        preprocessing=preprocessing,
+        preprocessing=prepared.as_json(),
+        note=prepared.note,
     )
     write_json(folder.result, result)
     write_report(folder.report, result, configuration=config.as_json(), versions=found)
@@ -175,7 +176,8 @@ def _baselines(config: RunConfig, pieces: Any, rounds: int, options: RunOptions)
         "no_model": no_model_baseline(pieces.dataset, pieces.kind),
         "local_only": baselines.local_only_baseline(alone),
     }
-    if pieces.dataset.num_clients <= baselines.MAX_SITES:
+    # A hospital knows nothing of the relations of a graph that others have.
+    if pieces.kind != "links" and pieces.dataset.num_clients <= baselines.MAX_SITES:
         with console.status("baselines: the best single hospital"):
             best = baselines.best_site_baseline(alone, pieces.dataset, pieces.task)
         judged["best_site"] = best.evaluation

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedjax_med.reporting import words
 from fedjax_med.reporting.summary import METHODS, best_methods, best_of, shown_clients, value_of
 
 
@@ -15,10 +16,11 @@ def print_result(result: dict[str, Any], console: Console) -> None:
     """Prints the final main metric of every hospital beside the baselines."""
     metric = result["main_metric"]
     methods = [name for name in METHODS if name in result["final"]]
-    title = f"{metric} on test patients after {result['rounds']} rounds"
+    examples = words.examples(result["kind"])
+    title = f"{metric} on test {examples} after {result['rounds']} rounds"
     table = Table(title=title, title_justify="left")
     table.add_column("hospital")
-    table.add_column("test patients", justify="right")
+    table.add_column(f"test {examples}", justify="right")
     for name in methods:
         table.add_column(METHODS[name], justify="right")
     shown, hidden = shown_clients(result)
@@ -26,13 +28,23 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         table.add_row(client["name"], f"{client['test']:,}", *_row(result, methods, client["name"]))
     table.add_section()
     total = sum(client["test"] for client in result["clients"])
-    table.add_row("all patients", f"{total:,}", *_row(result, methods, None))
+    table.add_row(f"all {examples}", f"{total:,}", *_row(result, methods, None))
     if len(result["clients"]) > 1:
         table.add_row("mean of the hospitals", "", *_means(result, methods))
         table.add_row("worst hospital", "", *_worst(result, methods))
     console.print(table)
     if hidden:
         console.print(f"and {hidden:,} smaller ones, in result.json")
+    if told := result.get("privacy"):
+        by = "".join(
+            f", {told[f'epsilon_{name}']:.4g} by {name.upper()}"
+            for name in ("pld", "rdp")
+            if told[f"epsilon_{name}"] is not None
+        )
+        console.print(
+            f"epsilon {told['epsilon']:.4g} for every {told['unit']} at delta {told['delta']:.2g}{by}"
+            "; baselines are trained without noise"
+        )
 
 
 def _row(result: dict[str, Any], methods: list[str], client: str | None) -> list[str]:

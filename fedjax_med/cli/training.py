@@ -22,6 +22,7 @@ from fedjax_med.engine.callbacks import EarlyStopping
 from fedjax_med.engine.cohorts import CohortSampler
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import Placement
+from fedjax_med.studies.graphs import fed_e
 from fedjax_med.tasks.kinds import Kind
 
 # Each simulated device is a thread with its own copy of the model; more than this is a slip.
@@ -174,6 +175,8 @@ def _algorithm(
         "weighting": (algorithms.equal if config.weighting == "equal" else algorithms.by_examples),
     }
     gradient = task.gradient
+    if config.algorithm == "fede":
+        return fed_e(gradient, client_optimizer)
     adaptive = {
         "fedadam": algorithms.fed_adam,
         "fedyogi": algorithms.fed_yogi,

@@ -20,6 +20,18 @@ def linear(num_outputs: int = 1) -> Model:
     return from_function(init, _affine)
 
 
+def linear_in_pixels(num_outputs: int = 1) -> Model:
+    """`linear` in all numbers of images, signals or volumes `[N, ...]`."""
+
+    def rows(x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0], -1)
+
+    def init(key: jax.Array, x: jax.Array) -> PyTree:
+        return linear(num_outputs).init(key, rows(x)).params
+
+    return from_function(init, lambda params, x: _affine(params, rows(x)))
+
+
 def mlp(hidden: Sequence[int], num_outputs: int = 1) -> Model:
     """Fully connected ReLU network; Glorot-uniform kernels, zero biases."""
 

@@ -18,6 +18,7 @@ from fedjax_med.reporting.palette import INK, MUTED, client_style
 from fedjax_med.reporting.summary import METHODS, shown_clients, value_of
 from fedjax_med.reporting.words import (
     axis_label,
+    examples,
     has_wilson_interval,
     is_share,
     metric_words,
@@ -76,13 +77,13 @@ def learning_curves(result: Mapping[str, Any]) -> str:
             axes.plot(rounds, pooled, "-", color=INK, lw=2.6, marker=marker)
             axes.set_title(f"Test {metric_words(metric)}")
             axes.set_xlabel("federated rounds")
-            axes.set_ylabel(axis_label(metric))
+            axes.set_ylabel(axis_label(metric, result["kind"]))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if is_share(metric):
                 everything = np.append(values, pooled)
                 low, high = np.nanmin(everything) - 0.05, np.nanmax(everything) + 0.05
                 axes.set_ylim(max(-0.02, low), min(1.02, high))
-        handles = [Line2D([], [], color=INK, lw=2.6, label="all patients")]
+        handles = [Line2D([], [], color=INK, lw=2.6, label=f"all {examples(result['kind'])}")]
         if hidden:
             handles.append(
                 Line2D([], [], color="#56B4E9", alpha=0.5, lw=8, label="80 % of the clients")
@@ -106,7 +107,9 @@ def final_metrics(result: Mapping[str, Any]) -> str:
     names = [client["name"] for client in result["clients"]]
     shown, _ = shown_clients(result)
     total = sum(client["test"] for client in result["clients"])
-    rows: list[tuple[str | None, str, int, str]] = [(None, "all patients", total, INK)]
+    rows: list[tuple[str | None, str, int, str]] = [
+        (None, f"all {examples(result['kind'])}", total, INK)
+    ]
     for client in shown:
         colour, _ = client_style(names.index(client["name"]))
         rows.append((client["name"], client["name"], client["test"], colour))
@@ -140,7 +143,7 @@ def final_metrics(result: Mapping[str, Any]) -> str:
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top, also those without a value
         axes.axhline(0.5, color=MUTED, lw=0.8)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{axis_label(metric)} on test patients")
+        axes.set_xlabel(f"{axis_label(metric, result['kind'])} on test {examples(result['kind'])}")
         if is_share(metric):
             low, _ = axes.get_xlim()
             axes.set_xlim(max(-0.02, low), 1.02)

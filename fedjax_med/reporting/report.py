@@ -53,10 +53,18 @@ def render_report(
     sections = [
         page.section("Learning curves", _curves(result, figures.learning_curves(result))),
         page.section("Final results", _finals(result, figures.final_metrics(result))),
-        page.section("The data", data_section(result["dataset"], result["clients"])),
+        page.section(
+            "The data",
+            data_section(result["dataset"], result["clients"], words.examples(result["kind"])),
+        ),
         *(
             [page.section("Preprocessing", preprocessing_section(result["preprocessing"]))]
             if result["preprocessing"]
+            else []
+        ),
+        *(
+            [page.section("Privacy", f"<p>{page.text(result['privacy']['statement'])}</p>")]
+            if result.get("privacy")
             else []
         ),
         page.section("Time and use of the machine", performance_section(result)),
@@ -82,7 +90,8 @@ def _header(result: Mapping[str, Any], title: str) -> str:
         f'<p class="lead">{_plain_summary(result)}</p>'
         f'<div class="cards">{"".join(cards)}</div>'
         f'<p class="muted">{page.text(words.metric_heading(metric))} over all {count:,} test '
-        f"patients{_direction(result, metric)}.</p>"
+        f"{words.examples(result['kind'])}{_direction(result, metric)}.</p>"
+        + (f'<p class="note">{page.text(result["note"])}</p>' if result["note"] else "")
     )
 
 
@@ -99,7 +108,7 @@ def _plain_summary(result: Mapping[str, Any]) -> str:
     rounds = result["rounds"]
     text = (
         f"Federated model: {page.text(words.metric_words(metric))} <strong>{page.number(value)}</strong> over {count:,} test "
-        f"patients of {len(clients):,} hospitals"
+        f"{words.examples(result['kind'])} of {len(clients):,} hospitals"
     )
     if words.has_wilson_interval(result, metric) and value is not None:
         low, high = wilson_interval(value, count)
@@ -115,7 +124,7 @@ def _plain_summary(result: Mapping[str, Any]) -> str:
     compared = []
     for method, sentence in (
         ("local_only", "each hospital alone reaches"),
-        ("pooled", "training on all patients pooled gives"),
+        ("pooled", f"training on all {words.examples(result['kind'])} pooled gives"),
         ("no_model", f"{words.no_model(result['kind'])} gives"),
     ):
         other = value_of(result, method, metric, None) if method in result["final"] else None
@@ -155,9 +164,9 @@ def _curves(result: Mapping[str, Any], svg: str) -> str:
             f"{page.text(first['client'])}. A smaller learning rate usually helps.</p>"
         )
     return (
-        f"{excluded}{page.figure(svg, 'Learning curves of the federated model on test patients')}"
-        f'<p class="note">The federated model, judged {len(rounds):,} times on patients it was not '
-        f"trained on. The thick line is over all patients; {lines}.</p>"
+        f"{excluded}{page.figure(svg, 'Learning curves of the federated model on test examples')}"
+        f'<p class="note">The federated model, judged {len(rounds):,} times on {words.examples(result["kind"])} it was '
+        f"not trained on. The thick line is over all of them; {lines}.</p>"
     )
 
 
@@ -179,7 +188,7 @@ def _finals(result: Mapping[str, Any], svg: str) -> str:
             else "differences"
         )
         note = (
-            f'<p class="note">&dagger; Fewer than {_FEW_PATIENTS} test patients: {moves} there say '
+            f'<p class="note">&dagger; Fewer than {_FEW_PATIENTS} test {words.examples(result["kind"])}: {moves} there say '
             "little.</p>"
         )
     chance = (
@@ -202,7 +211,7 @@ def _metric_table(result: Mapping[str, Any], metric: str, methods: list[str]) ->
     main = metric == result["main_metric"]
     with_interval = main and words.has_wilson_interval(result, metric)
     if main:
-        head = '<th scope="col">test patients</th>' + head
+        head = f'<th scope="col">test {words.examples(result["kind"])}</th>' + head
     if with_interval:
         head += '<th scope="col">95&nbsp;% interval, federated</th>'
     rows = []
@@ -217,7 +226,11 @@ def _metric_table(result: Mapping[str, Any], metric: str, methods: list[str]) ->
             cells += f"<td{css}>{page.number(value_of(result, method, metric, name))}</td>"
         if with_interval:
             cells += f"<td>{_interval(value_of(result, 'federated', metric, name), count)}</td>"
-        label = "All patients" if name is None else page.client(name, names.index(name))
+        label = (
+            f"All {words.examples(result['kind'])}"
+            if name is None
+            else page.client(name, names.index(name))
+        )
         css = ' class="total"' if name is None else ""
         rows.append(f'<tr{css}><th scope="row">{label}{few * (not main)}</th>{cells}</tr>')
     if len(names) > 1:
@@ -266,12 +279,15 @@ def _interval(share: float | None, count: int) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> str:
+def data_section(
+    data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]], examples: str = "patients"
+) -> str:
     """Patients and outcomes of every hospital, and where the data is from.
 
     Args:
       data: licence, source and citation; may have the `outcome` of everybody.
       clients: of `FederatedDataset.summary`; may have the `outcome` of each.
+      examples: what they are called.
     """
     shown, hidden = shown_clients({"clients": clients})
     names = [client["name"] for client in clients]
@@ -296,7 +312,7 @@ def data_section(data: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) 
     total += "".join(f"<td>{counts[label]:,}</td>" for label in labels)
     total += f"<td>{_mix(counts)}</td>" * bool(labels)
     total += "".join(_told(value) for value in told.values())
-    rows.append(f'<tr class="total"><th scope="row">All patients</th>{total}</tr>')
+    rows.append(f'<tr class="total"><th scope="row">All {examples}</th>{total}</tr>')
     legend = "".join(
         f"<li>{page.swatch(LABELS[i % len(LABELS)])}{page.text(label)}</li>"
         for i, label in enumerate(labels)

@@ -83,7 +83,12 @@ def render_study_report(
             if heading != "overview"
         ),
         *_asked_for("Subgroups", result["details"], _subgroups(result)),
-        page.section("The data", data_section(result["dataset"], result["dataset"]["clients"])),
+        page.section(
+            "The data",
+            data_section(
+                result["dataset"], result["dataset"]["clients"], result["about"]["examples"]
+            ),
+        ),
         page.section("Settings", page.pairs(_settings(result), "pairs two")),
         page.section("Made with", page.pairs((k, page.shown(v)) for k, v in versions.items())),
     ]
@@ -104,8 +109,7 @@ def _header(result: Mapping[str, Any], title: str) -> str:
         f'<p class="muted">Simulated federated learning &middot; {page.text(result["about"]["divided"])}</p>'
         f'<p class="lead">{page.text(first)}</p><ul>{said}</ul>'
         f'<div class="cards">{"".join(cards)}</div>'
-        f'<p class="muted">{page.text(metric_title(main))}: mean over hospitals, each counted once, then '
-        "over splits and seeds.</p>"
+        f'<p class="muted">{page.text(metric_title(main))}: mean over hospitals, each counted once.</p>'
     )
 
 
@@ -188,7 +192,7 @@ def _hospitals(result: Mapping[str, Any]) -> str:
     ]
     titles = [page.text(method["title"]) for method in methods.values()]
     return _table(["Hospital", result["about"]["examples"], *titles], rows) + (
-        f'<p class="note">{page.text(metric_title(main))}, mean over splits and seeds; a dash where it is '
+        f'<p class="note">{page.text(metric_title(main))}, the mean of all trainings; a dash where it is '
         "not defined, as where all test patients have the same outcome.</p>"
     )
 

@@ -24,7 +24,7 @@ METHODS = {
 }
 # Clients that are shown one by one; of more, the largest.
 MAX_SHOWN = 12
-_MAIN_METRICS = ("accuracy", "mae", "c_index", "dice")
+_MAIN_METRICS = ("accuracy", "pinball", "mae", "c_index", "dice")
 
 
 def main_metric(names: Sequence[str]) -> str:
@@ -43,6 +43,8 @@ def summarise(
     started: str,
     rounds_before: int = 0,
     preprocessing: Mapping[str, Any] | None = None,
+    privacy: Mapping[str, Any] | None = None,
+    note: str = "",
 ) -> dict[str, Any]:
     """The result of a run and its baselines; undefined metrics are None.
 
@@ -58,6 +60,8 @@ def summarise(
         in `run.timings`.
       preprocessing: what was done to the columns and what left every hospital for it, JSON-able;
         None if nothing.
+      privacy: what is protected and by which epsilon, JSON-able; None if nothing.
+      note: what the reader has to know of the data.
 
     Raises:
       ValueError: if the run has no evaluation of the test examples.
@@ -85,6 +89,8 @@ def summarise(
         "higher_is_better": higher,
         "clients": _clients(dataset, kind),
         "preprocessing": preprocessing,
+        "privacy": privacy,
+        "note": note,
         "final": {
             name: _final(final[name], dataset.client_names, higher)
             for name in METHODS

@@ -12,6 +12,9 @@ _METRICS = {
     "mae": "mean absolute error",
     "mse": "mean squared error",
     "dice": "Dice coefficient",
+    "mrr": "mean reciprocal rank",
+    "pinball": "pinball loss",
+    "coverage": "share in 95 % intervals",
 }
 _EXPLAINED = {
     "accuracy": "share of patients classified correctly",
@@ -26,6 +29,13 @@ _EXPLAINED = {
     "exact_match": "share of the patients of whom every label is right",
     "dice": "overlap of the marked voxels with the true ones, 1 if they are the same: the mean over the "
     "scans in which there is something to mark",
+    "mrr": "mean reciprocal rank of the right answer among the entities of the hospital: 1 if it always "
+    "comes first, 0.5 if always second",
+    "hits@1": "share of the questions whose right answer comes first",
+    "hits@3": "share of the questions whose right answer is among the first three",
+    "hits@10": "share of the questions whose right answer is among the first ten",
+    "pinball": "error of the quantiles that are forecast, lower is better",
+    "coverage": "share of the weeks inside their 95 % interval; 0.95 is ideal",
     "false_alarm_rate": "share of the scans with nothing to mark in which something is marked, lower is "
     "better",
 }
@@ -36,6 +46,17 @@ _OF_KIND = {
         "segmentation",
         "loss",
     ): "cross-entropy of a voxel in nats plus one minus the soft Dice coefficient, lower is better",
+    (
+        "responses",
+        "mae",
+    ): "mean distance between predicted and measured response, in standard deviations of the drug, "
+    "lower is better",
+    ("responses", "mse"): "mean squared distance, lower is better",
+    (
+        "forecast",
+        "mae",
+    ): "mean distance between the median and what came, in standard deviations of the place's "
+    "logarithms, lower is better",
     ("survival", "loss"): "negative log partial likelihood of a patient in nats, lower is better",
 }
 _UNITS = {
@@ -50,6 +71,9 @@ _NO_MODEL = {
     "multilabel": "predicting every label as most of the hospital's patients have it",
     "regression": "always predicting the hospital's mean outcome",
     "survival": "giving everybody the same risk",
+    "links": "taking all answers for equally plausible",
+    "responses": "always predicting the mean of the drug",
+    "forecast": "saying that nothing changes",
     "segmentation": "giving every voxel the class that is most frequent at its place",
 }
 _METHODS = {
@@ -61,6 +85,14 @@ _METHODS = {
     "forbids",
 }
 _SHARES = ("accuracy", "sensitivity", "specificity", "exact_match")
+
+
+_EXAMPLES = {"links": "triples", "forecast": "windows"}
+
+
+def examples(kind: str) -> str:
+    """What is judged, more than one of them."""
+    return _EXAMPLES.get(kind, "patients")
 
 
 def metric_words(metric: str) -> str:
@@ -79,9 +111,11 @@ def explained(metric: str, kind: str) -> str | None:
     return _OF_KIND.get((kind, metric), _EXPLAINED.get(metric))
 
 
-def axis_label(metric: str) -> str:
+def axis_label(metric: str, kind: str) -> str:
     """A metric with its unit."""
     unit = "(share, 0 to 1)" if is_share(metric) else _UNITS.get(metric, "")
+    if kind in ("responses", "forecast") and metric in ("mae", "mse"):
+        unit = "(in standard deviations)"
     return f"{metric_words(metric)} {unit}".strip()
 
 
@@ -104,5 +138,9 @@ def method_explained(method: str, kind: str) -> str:
     """What a method is."""
     if method != "no_model":
         return _METHODS[method]
-    told = "" if kind == "survival" else ", as found among its own training patients"
+    told = (
+        ""
+        if kind in ("survival", "links", "responses", "forecast")
+        else ", as found among its own training patients"
+    )
     return f"{no_model(kind)}{told}"

@@ -142,11 +142,12 @@ def study_responses(
         leaves = method.left_out and settings.leave_one_out
         mine = parts if leaves else divided
         made = train(method, mine, rounds=settings.rounds, batch_size=settings.batch_size)
-        rows[name] = _row(method.title, method.is_baseline, mine, made, method.explained)
+        title = method.title.removeprefix("factorisation, ")
+        rows[name] = _row(title, method.is_baseline, mine, made, method.explained)
         if leaves:
             left_out[name] = _left_out(dataset, mine, made)
         if name == settings.methods[0]:
-            shown = _shown(method.title, dataset, mine, made)
+            shown = _shown(title, dataset, mine, made)
         seconds[name] = time.perf_counter() - began
     assert shown is not None
     seconds["total"] = time.perf_counter() - start

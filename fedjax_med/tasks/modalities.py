@@ -25,6 +25,7 @@ from fedjax_med.models import (
     unet,
     visits,
 )
+from fedjax_med.models.tabular import linear_in_pixels
 
 Modality = Literal[
     "table",
@@ -81,6 +82,7 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
             "resnet18": lambda dataset, outputs: resnet18(
                 outputs, large_images=dataset.train.examples["x"].shape[1] > _SMALL_IMAGE
             ),
+            "linear": lambda dataset, outputs: linear_in_pixels(outputs),
         },
         "segmentation": {
             "unet": lambda dataset, outputs: unet(outputs),
