@@ -47,7 +47,9 @@ def recoverable(ids, alive, neighbours, threshold):
     return sum(alive[:n]) >= 2
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    "graph", ["four", *(pytest.param(g, marks=pytest.mark.slow) for g in ("two", "all"))]
+)
 @draws(quick=30, thorough=300)
 @given(data=st.data())
 def test_the_sum_is_that_of_the_integers_for_any_cohort_and_any_drop_outs(graph, data):
