@@ -11,6 +11,7 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
         "table": ("linear", "mlp", "embeddings", "transformer"),
         "signal": ("resnet", "convolution", "gru"),
         "segmentation": ("unet", "small-unet"),
+        "visits": ("gru", "transformer", "bag", "last-visit"),
         "graph": ("TransE", "DistMult", "ComplEx", "RotatE"),
         "responses": ("factorisation", "autoencoder"),
         "series": ("autoregression", "convolution", "gru"),
