@@ -9,152 +9,30 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from benchmarks import records
+from fedjax_med.datasets import gdsc_ic50
+from fedjax_med.studies import response_training as training
 
-K, KNOWN, BATCH_SIZE = 5, 20, 16
-SETTINGS = ("responses", "cell lines", "cancer type left out")
+BATCH_SIZE = 16
 
-
-class Method(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-      model: "factorisation" or "autoencoder".
-      build: `(fedjax_med.algorithms, optax, gradient) -> algorithm`.
-      personal: whether clients are judged by models of their own.
-      pooled: whether all rows are at one client.
-      left_out: whether cancer types are left out as well.
-    """
-
-    model: str
-    build: Callable[..., Any]
-    personal: bool = False
-    pooled: bool = False
-    left_out: bool = False
-
-
-_FACTORS = "factorisation"
-_ENCODER = "autoencoder"
-METHODS = {
-    "factorisation, FedAvg": Method(
-        _FACTORS, lambda fm, optax, g: fm.fed_avg(g, optax.adam(0.03)), left_out=True
-    ),
-    "factorisation, FedProx": Method(
-        _FACTORS, lambda fm, optax, g: fm.fed_prox(g, optax.adam(0.03), mu=0.01)
-    ),
-    "factorisation, FedAdam": Method(
-        _FACTORS,
-        lambda fm, optax, g: fm.fed_adam(g, optax.adam(0.03), server_learning_rate=0.03),
-    ),
-    "factorisation, Ditto": Method(
-        _FACTORS, lambda fm, optax, g: fm.ditto(g, optax.adam(0.03), lam=0.1), personal=True
-    ),
-    "factorisation, alone": Method(
-        _FACTORS, lambda fm, optax, g: fm.local_only(g, optax.adam(0.03)), personal=True
-    ),
-    "factorisation, pooled": Method(
-        _FACTORS, lambda fm, optax, g: fm.fed_avg(g, optax.adam(0.03)), pooled=True
-    ),
-    "autoencoder, FedAvg": Method(_ENCODER, lambda fm, optax, g: fm.fed_avg(g, optax.adam(0.01))),
-    "autoencoder, FedPer (own encoder)": Method(
-        _ENCODER,
-        lambda fm, optax, g: fm.fed_per(
-            g, optax.adam(0.01), is_personal=fm.layers("encoder"), weighting=fm.by_examples
-        ),
-        personal=True,
-    ),
-    "autoencoder, pooled": Method(
-        _ENCODER, lambda fm, optax, g: fm.fed_avg(g, optax.adam(0.01)), pooled=True
-    ),
+SETTINGS = {
+    "responses": training.RESPONSES,
+    "cell lines": training.PATIENTS,
+    "cancer type left out": training.LEFT_OUT,
 }
 
 
-class Population(NamedTuple):
-    """A division: scaled rows of 13 clients, those that train, and what is judged."""
-
-    setting: str
-    dataset: Any
-    scale: Any
-    members: tuple[int, ...]
-    judged: tuple[int, ...]
-    seeds: tuple[int, ...]
-
-
-def populations(data_dir: str | None, seeds: int) -> list[Population]:
+def populations(data_dir: str | None, seeds: int) -> list[training.Population]:
     """Both divisions for every seed, and every cancer type left out."""
-    from fedjax_med.data import ClientArrays
-    from fedjax_med.datasets._gdsc import ask_for_the_others, gdsc_ic50
-    from fedjax_med.tasks import drug_scale
-
-    out = []
-    everyone = tuple(range(13))
-    for held_out in SETTINGS[:2]:
-        for seed in range(seeds):
-            raw = gdsc_ic50(data_dir=data_dir, held_out=held_out, known=KNOWN, seed=seed)
-            scale = drug_scale(raw)
-            out.append(Population(held_out, scale.apply(raw), scale, everyone, everyone, (seed,)))
-    raw = gdsc_ic50(data_dir=data_dir, held_out="responses", test=1e-9)  # all in training
-    for index in everyone:
-        others = tuple(i for i in everyone if i != index)
-        scale = drug_scale(raw.select([raw.client_names[i] for i in others]))
-        asked = ask_for_the_others(raw.train.examples["x"], KNOWN, 0)
-        whole = scale.apply(raw.replace(test=ClientArrays(asked, raw.train.sizes)))
-        out.append(Population(SETTINGS[2], whole, scale, others, (index,), tuple(range(seeds))))
-    return out
-
-
-def joined(parts: Sequence[Population], pooled: bool) -> Any:
-    """One dataset of the clients of all divisions."""
-    from fedjax_med.data import ClientArrays
-
-    datasets = [p.dataset.pooled() if pooled else p.dataset for p in parts]
-    splits = {
-        split: ClientArrays(
-            {
-                key: np.concatenate([d.splits()[split].examples[key] for d in datasets])
-                for key in ("x", "y", "measured")
-            },
-            np.concatenate([d.splits()[split].sizes for d in datasets]),
-        )
-        for split in ("train", "test")
-    }
-    names = [f"{i}: {name}" for i, d in enumerate(datasets) for name in d.client_names]
-    return datasets[0].replace(client_names=tuple(names), **splits)
-
-
-def judged(population: Population, outputs: np.ndarray) -> dict[str, Any]:
-    """Metrics of standardised outputs `[rows, drugs]` for the clients that are judged."""
-    from fedjax_med.evaluation.recommendation import ndcg_at_k, precision_at_k, spearman
-
-    arrays = population.dataset.test
-    rows = arrays.row_indices(population.judged)
-    e = {key: value[rows] for key, value in arrays.examples.items()}
-    z, known = outputs[rows].astype(np.float64), e["measured"]
-    error = np.where(known, (z - e["y"]) * population.scale.scale, 0)
-    client = np.repeat(np.arange(len(population.judged)), arrays.sizes[list(population.judged)])
-    by_client = [
-        float(np.sqrt((error[client == c] ** 2).sum() / known[client == c].sum()))
-        for c in range(len(population.judged))
-    ]
-    with np.errstate(over="ignore"):
-        gain = np.where(known, 2.0 ** -e["y"].astype(np.float64), 0)
-    return {
-        "rmse": float(np.sqrt((error**2).sum() / known.sum())),
-        "spearman": _mean(spearman(z, e["y"], known)),
-        "precision": _mean(precision_at_k(-z, -e["y"], K, known)),
-        "ndcg": _mean(ndcg_at_k(-z, gain, K, known)),
-        "rmse_by_client": by_client,
-    }
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+    return training.populations(
+        gdsc_ic50(data_dir=data_dir), range(seeds), seeds_left_out=range(seeds)
+    )
 
 
 def summed(setting: str, method: str, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -170,7 +48,7 @@ def summed(setting: str, method: str, parts: Sequence[dict[str, Any]]) -> dict[s
         by_seed = [np.mean([p[name] for p in parts if p["seed"] == s]) for s in seeds]
         half = stats.t.ppf(0.975, len(seeds) - 1) * np.std(by_seed, ddof=1) / len(seeds) ** 0.5
         record[name] = {"mean": float(np.mean(by_seed)), "half_width": float(half)}
-    if setting == SETTINGS[2]:
+    if setting == "cancer type left out":
         per_seed = len(parts) // len(seeds)
         record["rmse_by_client"] = [
             float(np.mean([p["rmse"] for p in parts if p["population"] == i]))
@@ -181,71 +59,41 @@ def summed(setting: str, method: str, parts: Sequence[dict[str, Any]]) -> dict[s
     return record
 
 
-def measure(name: str, parts: Sequence[Population], rounds: int) -> list[dict[str, Any]]:
-    """Trains a method on its divisions; a record per setting."""
-    import optax
-
-    from fedjax_med import algorithms, models, tasks
-    from fedjax_med.engine import Experiments, epochs, simulate
-    from fedjax_med.evaluation import predict_experiments
-
-    method = METHODS[name]
-    parts = [p for p in parts if method.left_out or p.setting != SETTINGS[2]]
-    model = (
-        models.response_factorisation(8, ridge=4.0)
-        if method.model == _FACTORS
-        else models.response_autoencoder()
-    )
-    dataset = joined(parts, method.pooled)
-    task = tasks.masked_responses(model, dataset.train.examples)
-    algorithm = method.build(algorithms, optax, task.gradient)
-    each = [(i, seed) for i, p in enumerate(parts) for seed in p.seeds]
-    members = tuple(
-        np.array([i]) if method.pooled else 13 * i + np.array(parts[i].members) for i, _ in each
-    )
-    start = time.perf_counter()
-    run = simulate(
-        algorithm,
-        dataset,
-        task=task,
-        rounds=rounds,
-        local_work=epochs(1, batch_size=BATCH_SIZE),
-        experiments=Experiments(tuple(seed for _, seed in each), {}, members),
-    )
-    predictions = predict_experiments(
-        run,
-        dataset,
-        model,
-        algorithm=algorithm if method.personal else None,
-        link=lambda outputs: outputs,
-        labels=lambda examples: examples["y"],
-    )
-    took = time.perf_counter() - start
-    first = np.cumsum([0, *(p.dataset.test.num_examples for p in parts)])
+def records_of(
+    method: str, parts: Sequence[training.Population], made: Sequence[training.Outputs]
+) -> list[dict[str, Any]]:
+    """A record per setting."""
     scored = [
-        judged(parts[i], prediction.outputs[first[i] : first[i + 1]])
-        | {"setting": parts[i].setting, "seed": seed, "population": i}
-        for (i, seed), prediction in zip(each, predictions, strict=True)
+        training.judged(parts[o.population], o.outputs)
+        | {"setting": parts[o.population].setting, "seed": o.seed, "population": o.population}
+        for o in made
     ]
     return [
-        summed(setting, name, [s for s in scored if s["setting"] == setting])
-        | {"rounds": rounds, "seconds_of_all_settings": took}
-        for setting in dict.fromkeys(p.setting for p in parts)
+        summed(setting, method, own)
+        for setting, key in SETTINGS.items()
+        if (own := [s for s in scored if s["setting"] == key])
     ]
 
 
-def drug_means(parts: Sequence[Population]) -> list[dict[str, Any]]:
+def measure(name: str, parts: Sequence[training.Population], rounds: int) -> list[dict[str, Any]]:
+    """Trains a method on its divisions; a record per setting."""
+    method = training.METHODS[name]
+    parts = [p for p in parts if method.left_out or p.setting != training.LEFT_OUT]
+    start = time.perf_counter()
+    made = training.train(method, parts, rounds=rounds, batch_size=BATCH_SIZE)
+    took = time.perf_counter() - start
+    more = {"rounds": rounds, "seconds_of_all_settings": took}
+    return [record | more for record in records_of(method.title, parts, made)]
+
+
+def drug_means(parts: Sequence[training.Population]) -> list[dict[str, Any]]:
     """What knowing nothing of a patient gives: 0 on the scale of each drug."""
-    scored = [
-        judged(p, np.zeros((p.dataset.test.num_examples, 138)))
-        | {"setting": p.setting, "seed": seed, "population": i}
+    zeros = [
+        training.Outputs(i, seed, np.zeros(p.dataset.splits()["test"].examples["x"].shape))
         for i, p in enumerate(parts)
         for seed in p.seeds
     ]
-    return [
-        summed(setting, "mean of the drug", [s for s in scored if s["setting"] == setting])
-        for setting in SETTINGS
-    ]
+    return records_of("mean of the drug", parts, zeros)
 
 
 def page(lines: Sequence[dict[str, Any]]) -> str:
@@ -262,7 +110,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
     for setting in SETTINGS:
         text += ["", f"### {setting.capitalize()}", ""]
         text += [
-            f"| method | RMSE | Spearman | precision@{K} | NDCG@{K} | RMSE, worst type |",
+            f"| method | RMSE | Spearman | precision@{training.K} | NDCG@{training.K} | RMSE, worst type |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         for line in cases:
@@ -305,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     for record in drug_means(parts):
         output.write({"benchmark": "drug_response"} | record)
-    for name in METHODS:
+    for name in training.METHODS:
         for record in measure(name, parts, a.rounds):
             output.write({"benchmark": "drug_response"} | record)
     shown = records.shown_command("drug_response", arguments)

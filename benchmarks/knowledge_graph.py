@@ -20,7 +20,7 @@ from benchmarks import records
 DIVISIONS = (3, 5, 10)
 MODELS = ("TransE", "DistMult", "ComplEx", "RotatE")
 METHODS = ("FedE", "isolation", "collection")
-LEARNING_RATE, EPOCHS, BATCH_SIZE, NEGATIVES = 0.02, 3, 128, 8
+EPOCHS = 3
 
 
 def make_parser() -> records.Parser:
@@ -66,44 +66,25 @@ def collected(dataset: Any) -> Any:
 
 def measure(model: str, method: str, dataset: Any, seeds: int, rounds: int) -> list[dict[str, Any]]:
     """One record per division."""
-    import optax
     from scipy import stats
 
-    from fedjax_med import algorithms, tasks
-    from fedjax_med.aggregation import mean_over_holders
-    from fedjax_med.engine import epochs, grid, simulate
-    from fedjax_med.models.graph_embeddings import GRAPH_MODELS
+    from fedjax_med import tasks
+    from fedjax_med.engine import grid
+    from fedjax_med.studies import graphs
 
     graph = tasks.graph_of(dataset)
-    everything = np.ones_like(graph.own) if method == "collection" else None
-    task = tasks.link_prediction(
-        GRAPH_MODELS[model](), graph, num_negatives=NEGATIVES, negatives=everything
-    )
-    optimizer = optax.adam(LEARNING_RATE)
     first = np.cumsum([0, *DIVISIONS])
     members = [range(a, b) for a, b in itertools.pairwise(first.tolist())]
     if method == "collection":
         dataset, members = collected(dataset), [[i] for i in range(len(DIVISIONS))]
-        algorithm = algorithms.fed_avg(task.gradient, optimizer)
-    elif method == "isolation":
-        algorithm = algorithms.local_only(task.gradient, optimizer)
-    else:
-        algorithm = algorithms.lg_fed_avg(
-            task.gradient,
-            optimizer,
-            is_global=algorithms.layers("entities"),
-            aggregator=mean_over_holders(),
-            weighting=algorithms.equal,
-        )
     start = time.perf_counter()
-    run = simulate(
-        algorithm,
+    run, task = graphs.train(
+        model,
+        graphs.TRAININGS[METHODS.index(method)],
         dataset,
-        task=task,
-        rounds=rounds,
-        local_work=epochs(EPOCHS, batch_size=BATCH_SIZE),
-        experiments=grid(seed=range(seeds)).for_each(members),
-        evaluate_every=rounds,
+        graph,
+        grid(seed=range(seeds)).for_each(members),
+        graphs.GraphSettings(rounds=rounds, local_epochs=EPOCHS),
     )
     took = time.perf_counter() - start
     (evaluation,) = run.evaluations
