@@ -48,6 +48,8 @@ _TITLES = {
     "ndcg@5": "NDCG@5",
     "r2_within": "R² of the score",
     "wis": "WIS",
+    "true_SNPs_found": "True SNPs found",
+    "other_SNPs_found": "Other SNPs found",
 }
 
 

@@ -145,6 +145,8 @@ def _metric_table(result: Mapping[str, Any], metric: str, with_choice: bool = Fa
         ]
     for name, method in result["methods"].items():
         found = method["metrics"][metric]
+        if not with_choice and found["pooled"]["value"] is None:
+            continue
         worst = found["worst"]
         whose = f' <span class="muted">{page.text(worst["hospital"])}</span>'
         cells = [

@@ -94,7 +94,7 @@ _METRICS = {
     "precision": f"precision@{K}",
     "ndcg": f"ndcg@{K}",
 }
-_OF_NEW = "_of_new_patients"
+_OF_NEW = "_of_new patients"
 _RANGES = {
     "rmse": Metric(0.0, 0.0, np.inf),
     "spearman": Metric(1.0, -1.0, 1.0),
