@@ -21,7 +21,7 @@ from fedjax_med.streams import Followed, Stream, cross_entropy, follow, in_perio
 from fedjax_med.tasks import multiclass_classification
 
 PERIODS = 15  # of about two minutes
-ROUNDS = 2  # after each of them
+ROUNDS = 1  # after each of them
 RATE = 0.3
 REFERENCE = (4, 7)
 ALARM_RATE = 0.02  # of false alarms per period, of every patient and of the server

@@ -123,7 +123,7 @@ def _stream(*lines: Record) -> list[str]:
         "### Rhythms of 47 patients as they arrive",
         "",
         f"`mitbih-rr` in {summary['periods']} periods of about two minutes, a GRU, "
-        f"{summary['rounds']} rounds after each period, {summary['seeds']} seeds; macro F1 of beats "
+        f"{summary['rounds']} round after each period, {summary['seeds']} seeds; macro F1 of beats "
         "predicted before they were trained on.",
         "",
         *_rows(header, body),
