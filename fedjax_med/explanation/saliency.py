@@ -109,11 +109,12 @@ def grad_cam(
     x = _checked(images)
     variables = jax.tree.map(jnp.asarray, variables)
     layer = _layer(model, variables, x[:1], layer)
+    toward = jnp.asarray(sign, x.dtype)
     size = max(1, min(batch_size, len(x)))
     maps = []
     for start in range(0, len(x), size):
         rows = np.minimum(np.arange(start, start + size), len(x) - 1)  # one shape for all blocks
-        found = _grad_cam(model, variables, jnp.asarray(x[rows]), layer, output, sign)
+        found = _grad_cam(model, variables, jnp.asarray(x[rows]), layer, output, toward)
         maps.append(np.asarray(found)[: len(x) - start])
     return np.concatenate(maps) if maps else np.zeros(x.shape[:3], np.float32)
 
@@ -178,7 +179,7 @@ def _layer(model: Model, variables: Variables, x: np.ndarray, layer: str | None)
 
 @partial(jax.jit, static_argnames=("model", "layer", "output"))
 def _grad_cam(
-    model: Model, variables: Variables, x: jax.Array, layer: str, output: int, sign: float
+    model: Model, variables: Variables, x: jax.Array, layer: str, output: int, sign: jax.Array
 ) -> jax.Array:
     def shape() -> jax.Array:
         watch = _Watch(layer)

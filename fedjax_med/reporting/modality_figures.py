@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 from matplotlib.figure import Figure
 
-from fedjax_med.reporting import segmentation_figures
+from fedjax_med.reporting import image_figures, segmentation_figures
 from fedjax_med.studies import Study
 from fedjax_med.tasks.modalities import Modality
 
 _FIGURES: Mapping[Modality, Callable[[Study], dict[str, Figure]]] = MappingProxyType(
-    {"segmentation": segmentation_figures.figures_of}
+    {"image": image_figures.figures_of, "segmentation": segmentation_figures.figures_of}
 )
 
 

@@ -169,6 +169,21 @@ BY_DATASET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "rounds": 15,
             "batch_size": 4,
         },
+        # The official test images; a hospital has a hundred (or a thousand) to train on.
+        "breast-mnist": {
+            "division": "own",
+            "client_optimizer": "adam",
+            "learning_rates": (0.001, 0.003, 0.01),
+            "rounds": 20,
+            "batch_size": 16,
+        },
+        "pneumonia-mnist": {
+            "division": "own",
+            "client_optimizer": "adam",
+            "learning_rates": (0.003,),
+            "rounds": 5,
+            "batch_size": 32,
+        },
         # Later minutes of each patient are judged.
         "mitbih-beats": {
             "division": "own",
