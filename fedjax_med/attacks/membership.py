@@ -90,28 +90,34 @@ def confidence(outputs: np.ndarray, examples: Any, kind: Kind) -> np.ndarray:
 def likelihood_ratios(found: np.ndarray, is_member: np.ndarray) -> np.ndarray:
     """LiRA: log ratio of the densities of a record's confidence with it and without it.
 
-    Both are normal; mean and variance are those of the other models.
+    Both are normal; mean and variance are those of the other models. The model of the other half of a pair
+    is left out too: what is unusual in one half is missing in the other, which would tell a member even
+    where models forget it.
 
     Args:
-      found: float `[models, records]`, confidences.
-      is_member: bool `[models, records]`, each record in at least two models, and out of two.
+      found: float `[models, records]`, confidences; models `2 i` and `2 i + 1` are a pair.
+      is_member: bool `[models, records]`, each record in one half of every pair.
 
     Returns:
       `[models, records]`.
     """
-    members = _leave_one_out(found, is_member)
-    others = _leave_one_out(found, ~is_member)
+    members = _of_other_pairs(found, is_member)
+    others = _of_other_pairs(found, ~is_member)
     return stats.norm.logpdf(found, *members) - stats.norm.logpdf(found, *others)
 
 
-def _leave_one_out(found: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the chosen models but the attacked one `[models, records]`."""
+def _of_other_pairs(found: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the chosen models of other pairs, `[models, records]` each."""
     center = found.mean(axis=0)  # sums of squares of what is near 0 lose no digits
     value = np.where(chosen, found - center, 0)
-    count = chosen.sum(axis=0) - chosen
-    mean = (value.sum(axis=0) - value) / count
-    spread = (value**2).sum(axis=0) - value**2 - count * mean**2
-    variance = np.maximum(spread, 0) / np.maximum(count - 1, 1)
-    if count.min() < _OWN_VARIANCE:
+
+    def others(x: np.ndarray) -> np.ndarray:
+        in_pair = x.reshape(-1, 2, x.shape[1]).sum(axis=1)
+        return x.sum(axis=0) - np.repeat(in_pair, 2, axis=0)
+
+    count = len(found) // 2 - 1
+    mean = others(value) / count
+    variance = np.maximum(others(value**2) - count * mean**2, 0) / max(count - 1, 1)
+    if count < _OWN_VARIANCE:
         variance = np.broadcast_to(variance.mean(), variance.shape)
     return mean + center, np.sqrt(variance) + 1e-6

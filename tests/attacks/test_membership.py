@@ -83,14 +83,20 @@ def test_a_model_that_learns_by_heart_tells_its_members(shadows):
     assert result.lira.area.low > 0.6
 
 
-def test_ratios_use_the_other_models_only():
+def halves(rng, models, records):
+    """Random halves, each beside its other half."""
+    first = np.array([rng.permutation(records) < records // 2 for _ in range(models // 2)])
+    return np.stack([first, ~first], axis=1).reshape(models, records)
+
+
+def test_ratios_use_the_models_of_other_pairs_only():
     """Against the definition, one model and record at a time, in float64."""
     rng = np.random.default_rng(0)
-    found = rng.normal(size=(80, 3)) + 5
-    is_member = np.array([rng.permutation(80) < 40 for _ in range(3)]).T
+    found = rng.normal(size=(80, 4)) + 5
+    is_member = halves(rng, 80, 4)
     got = membership.likelihood_ratios(found, is_member)
     for model, record in ((0, 0), (7, 1), (79, 2)):
-        rest = np.arange(80) != model
+        rest = np.arange(80) // 2 != model // 2
         density = []
         for chosen in (is_member[:, record], ~is_member[:, record]):
             values = found[rest & chosen, record]
@@ -99,10 +105,21 @@ def test_ratios_use_the_other_models_only():
         assert got[model, record] == pytest.approx(density[0] - density[1], rel=1e-9)
 
 
+def test_models_that_forget_tell_nothing():
+    """Confidence that a half moves for all records alike, and the other half the other way."""
+    rng = np.random.default_rng(2)
+    is_member = halves(rng, 16, 400)
+    moved = rng.normal(size=(8, 1)) * rng.choice([-1, 1], (8, 400))
+    found = np.stack([moved, -moved], axis=1).reshape(16, 400)
+    found += 0.1 * rng.normal(size=found.shape)
+    area = judge_attack(membership.likelihood_ratios(found, is_member), is_member).area
+    assert area.low < 0.5 < area.high
+
+
 def test_likelihood_ratio_beats_the_threshold_where_records_differ():
     """Confidences with a shift of one and a half, hidden by how hard each record is."""
     rng = np.random.default_rng(1)
-    is_member = np.array([rng.permutation(64) < 32 for _ in range(200)]).T
+    is_member = halves(rng, 64, 200)
     hardness = 5 * rng.normal(size=200)
     found = hardness + 1.5 * is_member + rng.normal(size=is_member.shape)
     ratios = membership.likelihood_ratios(found, is_member)
