@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fedjax_med.cli.errors import UsageError
 from fedjax_med.cli.models import MODELS
 from fedjax_med.cli.options import RunOptions
+from fedjax_med.cli.privacy import check_privacy, unit_of
 
 _ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
 _ANY_SERVER_OPTIMIZER = ("fedavg", "fedsgd", "fedprox")
@@ -78,6 +79,7 @@ class RunConfig:
       impute: None for models that take missing values.
       devices: None for all there are.
       lanes: None where the engine chooses.
+      unit: what differential privacy protects, None without it.
 
     The others are as in `RunOptions`.
     """
@@ -116,6 +118,10 @@ class RunConfig:
     splits: int
     lanes: int | None
     checkpoint_every: int
+    unit: str | None
+    epsilon: float | None
+    noise_multiplier: float | None
+    delta: float | None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able, in the order of the fields."""
@@ -199,6 +205,8 @@ def resolve(
             "--weighting examples has no effect with --aggregator median, which knows no weights."
         )
     placement, devices, splits = _placement(o)
+    check_privacy(o)
+    unit = unit_of(o)
     batch_size = _or(o.batch_size, own["batch_size"])
     if batch_size % splits:
         raise UsageError(f"--splits {splits} must divide the batch size {batch_size} evenly.")
@@ -225,7 +233,8 @@ def resolve(
         server_optimizer=server_optimizer,
         server_lr=_or(o.server_lr, _server_lr(algorithm, server_optimizer)),
         server_momentum=_or(o.server_momentum, 0.9) if algorithm == "fedavgm" else 0.0,
-        weighting=o.weighting or ("equal" if o.aggregator == "median" else "examples"),
+        weighting=o.weighting
+        or ("equal" if o.aggregator == "median" or unit == "hospital" else "examples"),
         aggregator=o.aggregator or "mean",
         clip_norm=o.clip_norm,
         model=model,
@@ -243,6 +252,10 @@ def resolve(
         splits=splits,
         lanes=o.lanes,
         checkpoint_every=o.checkpoint_every or max(50, rounds // _NUM_CHECKPOINTS),
+        unit=unit,
+        epsilon=o.epsilon,
+        noise_multiplier=o.noise_multiplier,
+        delta=o.delta,
     )
 
 

@@ -26,9 +26,10 @@ _MODEL = Group("Model", sort_key=4)
 _OTHER_MODELS = "; ".join(
     f"{modality}: {', '.join(names)}" for modality, names in MODELS.items() if modality != "table"
 )
-_JUDGING = Group("Evaluation and baselines", sort_key=5)
-_WHERE = Group("Where it runs", sort_key=6)
-_FILES = Group("Files and output", sort_key=7)
+_PRIVACY = Group("Differential privacy", sort_key=5)
+_JUDGING = Group("Evaluation and baselines", sort_key=6)
+_WHERE = Group("Where it runs", sort_key=7)
+_FILES = Group("Files and output", sort_key=8)
 
 
 def _option(group: Group, help: str, *names: str, **more) -> Parameter:
@@ -301,6 +302,39 @@ class TrainingOptions(FileOptions):
 class RunOptions(TrainingOptions):
     """What was given to `fedjax-med run`."""
 
+    epsilon: Annotated[
+        float | None,
+        _option(
+            _PRIVACY,
+            "Train with differential privacy, with noise that uses up this epsilon in the rounds of "
+            "the run; needs --clip-norm. Default: no privacy.",
+        ),
+    ] = None
+    noise_multiplier: Annotated[
+        float | None,
+        _option(
+            _PRIVACY,
+            "Train with differential privacy, with noise of so many clip norms. With --epsilon too, "
+            "the run ends before the round that would exceed it.",
+        ),
+    ] = None
+    delta: Annotated[
+        float | None,
+        _option(
+            _PRIVACY,
+            "Delta of (epsilon, delta), below one over the number of what is protected (hospitals, or "
+            "the patients of the largest). Default: that number to the power of -1.1.",
+        ),
+    ] = None
+    unit: Annotated[
+        Literal["hospital", "record"] | None,
+        _option(
+            _PRIVACY,
+            "What is protected: a whole hospital, by noise of the server, or each record of a "
+            "hospital, by noise of the hospital in every local step, whose --clip-norm then bounds "
+            "the gradient of a record. Default: hospital.",
+        ),
+    ] = None
     evaluate_every: Annotated[
         int | None,
         _option(

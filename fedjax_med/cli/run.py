@@ -105,6 +105,7 @@ def _train(
     started: str,
 ) -> dict[str, Any]:
     """Everything from the first round to the report."""
+    from fedjax_med.cli import privacy
     from fedjax_med.engine import CheckpointPolicy, callbacks, simulate
     from fedjax_med.engine.checkpoint import latest_round
     from fedjax_med.reporting.report import write_report
@@ -156,6 +157,7 @@ def _train(
         rounds_before=done,
         preprocessing=prepared.as_json(),
         note=prepared.note,
+        privacy=None if pieces.privacy is None else privacy.told(pieces.privacy, run.rounds),
     )
     write_json(folder.result, result)
     write_report(folder.report, result, configuration=config.as_json(), versions=found)

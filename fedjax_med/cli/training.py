@@ -15,13 +15,24 @@ from fedjax_med import aggregation, algorithms, tasks
 from fedjax_med.cli.configuration import RunConfig, parse_cohort
 from fedjax_med.cli.errors import UsageError, bad_arguments
 from fedjax_med.cli.preparation import Prepared
+from fedjax_med.cli.privacy import make_plan
 from fedjax_med.data import FederatedDataset
-from fedjax_med.engine import FederatedAlgorithm, Task, cohorts, epochs, mixed_precision, steps
+from fedjax_med.engine import (
+    Aggregator,
+    FederatedAlgorithm,
+    Task,
+    cohorts,
+    epochs,
+    mixed_precision,
+    steps,
+)
 from fedjax_med.engine import placement as placements
 from fedjax_med.engine.callbacks import EarlyStopping
 from fedjax_med.engine.cohorts import CohortSampler
+from fedjax_med.engine.contracts import GradientFn
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import Placement
+from fedjax_med.privacy import ClientPlan, RecordPlan, private
 from fedjax_med.studies.graphs import fed_e
 from fedjax_med.tasks.kinds import Kind
 
@@ -50,6 +61,7 @@ class Pieces(NamedTuple):
     sampler: CohortSampler
     placement: Placement
     early_stopping: EarlyStopping | None
+    privacy: ClientPlan | RecordPlan | None = None
 
 
 def quiet_jax() -> None:
@@ -101,7 +113,17 @@ def build(config: RunConfig, prepared: Prepared) -> Pieces:
             else epochs(config.local_epochs or 1, **work)
         )
         client_optimizer = _client_optimizer(config)
-        algorithm = _algorithm(config, task, client_optimizer)
+        plan = None
+        if config.unit is None:
+            algorithm = _algorithm(config, task, client_optimizer)
+        else:
+            plan = make_plan(config, dataset, sampler, work["batch_size"])
+            local_work = plan.local_work or local_work
+            algorithm = private(
+                lambda *parts: _algorithm(config, task, client_optimizer, parts),
+                plan,
+                task=task,
+            )
     return Pieces(
         dataset,
         prepared.kind,
@@ -112,6 +134,7 @@ def build(config: RunConfig, prepared: Prepared) -> Pieces:
         sampler,
         placement,
         _early_stopping(config, task),
+        plan,
     )
 
 
@@ -159,9 +182,7 @@ def _client_optimizer(config: RunConfig) -> optax.GradientTransformation:
     return _OPTIMIZERS[config.client_optimizer](config.client_lr)
 
 
-def _algorithm(
-    config: RunConfig, task: Task, client_optimizer: optax.GradientTransformation
-) -> FederatedAlgorithm:
+def _aggregator(config: RunConfig) -> Aggregator:
     aggregator = (
         aggregation.coordinate_median()
         if config.aggregator == "median"
@@ -170,11 +191,21 @@ def _algorithm(
     if config.clip_norm is not None:
         clip = aggregation.clip_by_client_norm(config.clip_norm)
         aggregator = aggregation.chain(clip, then=aggregator)
+    return aggregator
+
+
+def _algorithm(
+    config: RunConfig,
+    task: Task,
+    client_optimizer: optax.GradientTransformation,
+    parts: tuple[GradientFn, Aggregator] | None = None,
+) -> FederatedAlgorithm:
+    """The algorithm, of a gradient and an aggregator that a privacy plan may have made."""
+    gradient, aggregator = parts or (task.gradient, _aggregator(config))
     common = {
         "aggregator": aggregator,
         "weighting": (algorithms.equal if config.weighting == "equal" else algorithms.by_examples),
     }
-    gradient = task.gradient
     if config.algorithm == "fede":
         return fed_e(gradient, client_optimizer)
     adaptive = {

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+import numpy as np
 
 from fedjax_med.engine.cohorts import CohortSampler, Everyone
 from fedjax_med.privacy import client_plan, local_plan, record_plan
@@ -232,7 +233,7 @@ class RecordLevel:
             return self.largest_batch
         return self.batch_size + int(6 * self.batch_size**0.5) + 1
 
-    def plan(self, *, sizes: Sequence[int], rounds: int) -> record_plan.RecordPlan:
+    def plan(self, *, sizes: Sequence[int] | np.ndarray, rounds: int) -> record_plan.RecordPlan:
         """Everything that follows for hospitals with so many training records.
 
         Args:
