@@ -47,6 +47,8 @@ class Case(NamedTuple):
       metrics: the main one first.
       methods: keys of `methods.FEDERATED`.
       trivial: by title, outputs `[1, N, outputs]` of what needs no model.
+      tuned: methods with a learning rate of their own. The clients of the others take the steps of
+        FedAvg's, with the rate that is best for it.
     """
 
     title: str
@@ -61,6 +63,7 @@ class Case(NamedTuple):
     metrics: Mapping[str, Metric]
     methods: tuple[str, ...]
     trivial: Mapping[str, np.ndarray]
+    tuned: tuple[str, ...] = ("fedavg", "scaffold", "fedadam", "local", "pooled")
 
     def judging(self, population: Population) -> Judging:
         """How those who are judged of a population are judged."""
@@ -245,7 +248,7 @@ def voices(data_dir: DataDir) -> Case:
         regression(model, data.train.examples, scale=scale),
         40,
         epochs(1, batch_size=16),
-        (0.001, 0.003, 0.01, 0.03),
+        (0.0003, 0.001, 0.003, 0.01, 0.03),
         partial(scaled_output, scale=scale),
         {name: metric for name, metric in sorted(regression_metrics().items()) if name != "r2"},
         (*_WITH_PERSONAL, "scaffold", "fedrep"),
@@ -253,6 +256,8 @@ def voices(data_dir: DataDir) -> Case:
             "patient's mean so far": np.repeat(means / scale, test.sizes)[None, :, None],
             "patient's last score": np.zeros((1, test.num_examples, 1)),
         },
+        # Of these small models all can be; heads of single patients diverge with FedAvg's rate.
+        (*_WITH_PERSONAL, "scaffold", "fedrep", "fine-tuned", "local", "pooled"),
     )
 
 

@@ -49,7 +49,7 @@ def measure(name: str, a: argparse.Namespace) -> Iterator[dict[str, Any]]:
     rate_of: dict[str, float] = {}
     for method in methods.names(case):
         start = time.perf_counter()
-        if method in methods.TUNED:
+        if method in case.tuned:
             rate_of[method] = methods.best_rate(case, method)
         rate = rate_of.get(method, rate_of["fedavg"])
         made[method] = methods.outputs(

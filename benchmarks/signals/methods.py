@@ -79,10 +79,6 @@ TITLES = {
 }
 
 
-# The others' clients take the steps of FedAvg's, with the learning rate that is best for it.
-TUNED = ("fedavg", "scaffold", "fedadam", "local", "pooled")
-
-
 def names(case: Case) -> list[str]:
     """The methods, FedAvg first."""
     others = (name for name in case.methods if name != "fedavg")

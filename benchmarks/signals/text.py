@@ -15,7 +15,8 @@ patient, beside a model of the patient's own data alone, a pooled one, and none 
   hidden units.
 
 Learning rates are chosen on later minutes (days) of the training data, or, for unseen patients, on training
-patients left out one by one; methods whose clients take FedAvg's steps use FedAvg's rate. Everything is judged
+patients left out one by one. With heart beats and rhythms, methods whose clients take FedAvg's steps use
+FedAvg's rate. Everything is judged
 by the mean over five seeds. In brackets: 95 % intervals over **patients**, drawn again with all of their
 examples, since beats of one heart say little of another; with six to 47 patients they are wide.
 """
