@@ -1,13 +1,18 @@
+import re
+
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_med.engine import epochs, steps
+from fedjax_med.algorithms import fed_avg
+from fedjax_med.engine import epochs, poisson_steps, steps
 from fedjax_med.engine.cohorts import everyone, listed, uniform
 from fedjax_med.engine.layout import spread
 from fedjax_med.engine.schedule import Scheduler
+from tests.engine import toy
 
 SIZE, BATCH, COUNT = st.integers(1, 40), st.integers(1, 12), st.integers(1, 7)
 
@@ -92,3 +97,26 @@ def test_devices_get_their_own_clients():
     for members, draw in zip(layout.members, draws, strict=True):
         np.testing.assert_array_equal(members, draw.client)
         np.testing.assert_array_equal(draw.num_steps, -(-sizes[members] // 2))
+
+
+def test_poisson_samples_are_the_same_in_lanes_and_one_after_the_other():
+    """Samples come from the step's key alone; some of them are empty."""
+    dataset, work = toy.make_dataset(), poisson_steps(3, expected=1.5, batch_size=4)
+    algorithm = fed_avg(toy.compiled_gradient("float32"), optax.sgd(0.1))
+    want = toy.run_sequentially(algorithm, dataset, work, num_rounds=1)
+    got = toy.run_placed(algorithm, dataset, work, "three_lanes", num_rounds=1)
+    # Float32 sums over ten clients in another order.
+    toy.assert_close(got.state, want.state, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"num_steps": 0, "expected": 1.0, "batch_size": 2}, "steps must be at least 1"),
+        ({"num_steps": 1, "expected": 3.0, "batch_size": 2}, "at most batch_size 2, got 3.0"),
+        ({"num_steps": 1, "expected": 0.0, "batch_size": 2}, "expected must be positive"),
+    ],
+)
+def test_poisson_steps_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        poisson_steps(**settings)
