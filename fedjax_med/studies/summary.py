@@ -183,7 +183,7 @@ def _method(
         described[metric] = {
             "mean": mean,
             "pooled": pooled,
-            "over_seeds": float(np.nanmean(value.mean.std(axis=1))),
+            "over_seeds": float(mean_of_defined(value.mean.std(axis=1))),
             "worst": {"hospital": worst.worst_name, "value": worst.worst},
             "per_hospital": dict(zip(hospitals, own.tolist(), strict=True)),
         }
