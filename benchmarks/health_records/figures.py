@@ -27,7 +27,7 @@ def draw(folder: Path) -> None:
 
     from fedjax_med import algorithms, tasks
     from fedjax_med.datasets import draw_health_records
-    from fedjax_med.datasets.health_records import CONDITIONS
+    from fedjax_med.datasets.record_rule import CONDITIONS
     from fedjax_med.engine import epochs, simulate
     from fedjax_med.evaluation import binary_metrics, predict
     from fedjax_med.explanation import code_attributions, code_importance, visit_effects

@@ -6,7 +6,7 @@ they have, in the codes they use for one and the same condition and how often th
 in what they measure, in how often patients come, and in how many have the outcome: being admitted again
 as an emergency within a year after the last visit.
 
-Its probability is a logistic function of the record alone (`history_logit`). So `HealthRecords.risk`
+Its probability is a logistic function of the record alone (`record_rule.history_logit`). So `HealthRecords.risk`
 holds the probabilities that the best possible model gives, one that knows the rule and the hospital.
 Part of the rule is the order of events, which no summary of the codes holds: an infection **after** a
 surgery is dangerous, one before it is not.
@@ -15,39 +15,25 @@ surgery is dangerous, one before it is not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fedjax_med.data import ClientArrays, DataError, FederatedDataset
-
-CHRONIC = (
-    "hypertension",
-    "diabetes",
-    "heart failure",
-    "kidney disease",
-    "lung disease",
-    "depression",
+from fedjax_med.datasets.record_rule import (
+    CHRONIC,
+    CODES_PER_VISIT,
+    CONDITIONS,
+    LAB_MEAN,
+    LAB_SD,
+    LABS,
+    UNRELATED,
+    VARIANTS,
+    code_names,
+    condition_of_code,
+    history_logit,
 )
-ACUTE = ("surgery", "infection", "steroid course", "fracture")
-CONDITIONS = CHRONIC + ACUTE
-LABS = ("creatinine [umol/L]", "HbA1c [%]", "NT-proBNP [log ng/L]", "CRP [log mg/L]", "Hb [g/dL]")
-STATIC = ("age [years]", "female")
-VARIANTS = 3  # codes for the diagnosis of a condition, and for its treatment
-UNRELATED = 20  # codes that have nothing to do with the outcome
-CODES_PER_VISIT = 12
 
-# Of the log odds: a chronic condition at the last visit, by its place in CHRONIC.
-CHRONIC_EFFECTS = np.array([0.0, 0.2, 1.0, 0.7, 0.6, 0.3])
-# Of the second of these acute conditions after the first, and its negative before it.
-ORDERED_PAIRS = (("surgery", "infection"), ("steroid course", "fracture"))
-ORDER_EFFECT = 2.0
-AGE_EFFECT = 0.25  # per 10 years above 60
-VISIT_EFFECT = 0.2  # per visit in the half year before the last one, up to 4
-CREATININE_EFFECT = 0.4  # per standard deviation of the last value, from -1 to 3
-
-_LAB_MEAN = np.array([80.0, 5.6, 4.8, 1.0, 13.5])
-_LAB_SD = np.array([18.0, 0.5, 0.9, 0.8, 1.4])
 # What raises a laboratory value, and by how many standard deviations.
 _RAISED_BY = (
     ("kidney disease", 2.0),
@@ -56,7 +42,6 @@ _RAISED_BY = (
     ("infection", 2.5),
     ("kidney disease", -1.0),
 )
-_HALF_YEAR = 182.0
 _LEAST_PATIENTS = 20
 
 
@@ -168,49 +153,7 @@ def draw_health_records(
     # Divided like the examples, and taken out again: no model may see it.
     risks = {split: arrays.examples["risk"] for split, arrays in dataset.splits().items()}
     dataset = dataset.map_examples(_without_risk, code_names())
-    return HealthRecords(dataset, risks, _condition_of_code())
-
-
-def code_names() -> tuple[str, ...]:
-    """What the codes 0, 1, ... stand for; 0 is the padding."""
-    related = [
-        f"{condition}, {kind} {'ABC'[variant]}"
-        for condition in CONDITIONS
-        for kind in ("diagnosis", "treatment")
-        for variant in range(VARIANTS)
-    ]
-    return ("no code", *related, *(f"unrelated {i:02}" for i in range(1, UNRELATED + 1)))
-
-
-def history_logit(examples: Mapping[str, Any]) -> np.ndarray:
-    """The log odds of the outcome `[N]` from records, but for a constant of the hospital.
-
-        sum of CHRONIC_EFFECTS over what is treated at the last visit
-        + ORDER_EFFECT * (+1 if last seen first A then B, -1 if first B then A)   for A, B of each pair
-        + AGE_EFFECT * (age - 60) / 10
-        + VISIT_EFFECT * visits in the half year before the last, up to 4
-        + CREATININE_EFFECT * last creatinine in standard deviations from 80, from -1 to 3, 0 if none
-
-    Args:
-      examples: as of `draw_health_records`.
-    """
-    treated = _treated(examples["codes"])
-    num, max_visits = treated.shape[:2]
-    number = np.asarray(examples["visits"])
-    real = np.arange(max_visits) < number[:, None]
-    logit = treated[np.arange(num), number - 1][:, : len(CHRONIC)] @ CHRONIC_EFFECTS
-    logit += AGE_EFFECT * (np.asarray(examples["static"][:, 0], np.float64) - 60) / 10
-    last = _last_visit(treated & real[:, :, None])  # [N, conditions], -1 if never
-    for first, second in ORDERED_PAIRS:
-        a, b = last[:, CONDITIONS.index(first)], last[:, CONDITIONS.index(second)]
-        logit += ORDER_EFFECT * np.where((a >= 0) & (b >= 0), np.sign(b - a), 0)
-    day = np.cumsum(np.where(real, np.asarray(examples["gap"], np.float64), 0), axis=1)
-    recent = real & (day >= day[:, -1:] - _HALF_YEAR)
-    logit += VISIT_EFFECT * np.minimum(recent.sum(axis=1) - 1, 4)
-    creatinine = np.asarray(examples["labs"][:, :, 0], np.float64)
-    at = _last_visit((~np.isnan(creatinine) & real)[:, :, None])[:, 0]
-    value = (creatinine[np.arange(num), np.maximum(at, 0)] - _LAB_MEAN[0]) / _LAB_SD[0]
-    return logit + CREATININE_EFFECT * np.where(at >= 0, np.clip(value, -1, 3), 0)
+    return HealthRecords(dataset, risks, condition_of_code())
 
 
 class _Habits(NamedTuple):
@@ -330,7 +273,7 @@ def _draw_labs(
     cause = [CONDITIONS.index(condition) for condition, _ in _RAISED_BY]
     raised = present[:, :, cause]
     shift = np.array([by for _, by in _RAISED_BY])
-    values = _LAB_MEAN + _LAB_SD * (rng.standard_normal(raised.shape) + shift * raised)
+    values = LAB_MEAN + LAB_SD * (rng.standard_normal(raised.shape) + shift * raised)
     share = habits.panel[site][:, None] * np.where(raised, 1.0, 0.4)
     measured = rng.random(raised.shape) < share
     measured &= (np.arange(present.shape[1]) < visits[:, None])[:, :, None]
@@ -356,23 +299,6 @@ def _calibrated(logit: np.ndarray, site: np.ndarray, prevalence: np.ndarray) -> 
             np.where(mean < prevalence, high, middle),
         )
     return logit + high[site]
-
-
-def _treated(codes: np.ndarray) -> np.ndarray:
-    """Whether a condition has a treatment code `[N, visits, conditions]`."""
-    first = 1 + 2 * VARIANTS * np.arange(len(CONDITIONS)) + VARIANTS
-    return np.stack([((codes >= f) & (codes < f + VARIANTS)).any(axis=2) for f in first], axis=2)
-
-
-def _last_visit(happened: np.ndarray) -> np.ndarray:
-    """The last visit `[N, K]` at which something `[N, visits, K]` happened, -1 if never."""
-    at = np.arange(happened.shape[1])[None, :, None]
-    return np.where(happened, at, -1).max(axis=1)
-
-
-def _condition_of_code() -> np.ndarray:
-    related = np.repeat(np.arange(len(CONDITIONS)), 2 * VARIANTS)
-    return np.concatenate([[-1], related, np.full(UNRELATED, -1)])
 
 
 def _without_risk(examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@ import pytest
 
 from fedjax_med.data import DataError, check
 from fedjax_med.datasets import draw_health_records, health_records
-from fedjax_med.datasets.health_records import (
+from fedjax_med.datasets.record_rule import (
     ACUTE,
     CHRONIC,
     CODES_PER_VISIT,
