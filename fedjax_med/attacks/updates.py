@@ -11,6 +11,7 @@ from fedjax_med.engine.contracts import Batch, PyTree
 
 def whole_batch(examples: PyTree) -> Batch:
     """All of the examples `[N, ...]` as one minibatch without padding."""
+    examples = jax.tree.map(jnp.asarray, examples)
     size = jax.tree.leaves(examples)[0].shape[0]
     mask = jnp.ones(size, bool)
     return Batch(examples, mask, jnp.float32(size), jax.random.key(0))

@@ -93,6 +93,10 @@ def run_tradeoff(
     start = time.perf_counter()
     tell("preprocessing")
     setup = _set_up(dataset, settings)
+    for (
+        unit
+    ) in settings.units:  # what cannot be accounted for is refused before anything is trained
+        _plan(setup, unit, setup.populations, Candidate(1.0, 1.0, 1.0, 1.0))
     result: dict[str, Any] = {
         "dataset": dataset.name,
         "clients": list(dataset.client_names),
