@@ -88,7 +88,7 @@ def _means(methods: Sequence[Record], summary: Record) -> list[str]:
                 _difference(line["chosen_minus_this"]),
                 _estimate(line["hd95"]["mean"], digits=1),
                 _estimate(line["false_alarm_rate"]["mean"], digits=2),
-                f"{worst['value']:.3f} ({worst['hospital']})",
+                f"{_number(worst['value'])} ({worst['hospital']})",
                 f"{max(own) - min(own):.3f}",
                 f"{line['dice']['over_seeds']:.3f}",
             ]
@@ -99,7 +99,7 @@ def _means(methods: Sequence[Record], summary: Record) -> list[str]:
 def _hospitals(methods: Sequence[Record], summary: Record) -> list[str]:
     names = list(methods[0]["dice"]["per_hospital"])
     body = [
-        [_title(line, summary), *(f"{line['dice']['per_hospital'][name]:.3f}" for name in names)]
+        [_title(line, summary), *(_number(line["dice"]["per_hospital"][name]) for name in names)]
         for line in methods
     ]
     return _rows(["", *names], body)
@@ -112,6 +112,10 @@ def _rows(header: list[str], body: list[list[str]]) -> list[str]:
 
 def _title(line: Record, summary: Record) -> str:
     return f"**{line['title']}**" if line["method"] == summary["chosen"] else line["title"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _estimate(found: Mapping[str, float | None], digits: int = 3) -> str:
