@@ -152,7 +152,7 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _file_name(title: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in title.lower()).strip("_")
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in title.lower()).strip("_")
 
 
 def _number(value: float | None) -> str:

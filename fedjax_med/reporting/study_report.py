@@ -148,7 +148,7 @@ def _metric_table(result: Mapping[str, Any], metric: str, with_choice: bool = Fa
         if not with_choice and found["pooled"]["value"] is None:
             continue
         worst = found["worst"]
-        whose = f' <span class="muted">{page.text(worst["hospital"])}</span>'
+        whose = f' <span class="muted">{page.text(worst["hospital"] or "")}</span>'
         cells = [
             _estimate(found["mean"]),
             _estimate(found["pooled"]),
