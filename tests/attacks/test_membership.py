@@ -11,21 +11,7 @@ from fedjax_med.attacks.roc import judge_attack
 from fedjax_med.attacks.shadows import train_shadows
 from fedjax_med.data import DataError
 from fedjax_med.engine import epochs, simulate
-from tests.attacks.toy import hospitals, task_of
-
-
-def training(learning_rate, rounds):
-    def train(task, dataset, experiments):
-        return simulate(
-            algorithms.fed_avg(task.gradient, optax.sgd(learning_rate)),
-            dataset,
-            task=task,
-            rounds=rounds,
-            local_work=epochs(1, batch_size=8),
-            experiments=experiments,
-        )
-
-    return train
+from tests.attacks.toy import hospitals, task_of, training
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +19,7 @@ def shadows():
     """A linear model with as many inputs as patients: it learns the noise of labels by heart."""
     dataset = hospitals(3, size=8, features=20, noise=3.0)
     task = task_of(dataset)
-    return train_shadows(training(0.5, 30), task, dataset, num_models=16), dataset
+    return train_shadows(training(30, 0.5).unprotected(), task, dataset, num_models=16), dataset
 
 
 def test_every_record_is_in_half_of_the_models_and_every_half_is_a_half(shadows):
@@ -151,7 +137,7 @@ def test_what_cannot_be_attacked_is_refused():
     dataset = hospitals()
     for number in (3, 7):
         with pytest.raises(ValueError, match=f"even number of at least 4, got {number}"):
-            train_shadows(training(0.1, 1), task_of(dataset), dataset, num_models=number)
+            train_shadows(training().unprotected(), task_of(dataset), dataset, num_models=number)
     single = hospitals(2, size=1)
     with pytest.raises(ValueError, match="client 'H0' must have at least 2"):
-        train_shadows(training(0.1, 1), task_of(single), single, num_models=4)
+        train_shadows(training().unprotected(), task_of(single), single, num_models=4)

@@ -7,7 +7,7 @@ import pytest
 from fedjax_med.attacks.property_inference import infer_share, share_from_bias_gradient
 from fedjax_med.attacks.updates import gradient_of
 from fedjax_med.data import DataError
-from tests.attacks.toy import hospitals, private_training, task_of
+from tests.attacks.toy import hospitals, protection, task_of, training
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_first_gradient_of_a_linear_model_is_the_share(dataset):
 
 def infer(dataset, noise_multiplier):
     # One hospital alone: what its server sees is its clipped update with all of the noise.
-    train = private_training(1, clip=0.5, noise_multiplier=noise_multiplier)
+    train = training().protected(protection(clip=0.5, noise_multiplier=noise_multiplier))
     return infer_share(train, task_of(dataset), dataset, num_hospitals=120, num_patients=40)
 
 
@@ -44,4 +44,4 @@ def test_updates_tell_the_share_and_noise_hides_it(dataset):
 def test_outcomes_that_are_not_both_zero_and_one_are_refused(dataset):
     only = dataset.map_examples(lambda e: {**e, "y": np.zeros_like(e["y"])})
     with pytest.raises(DataError, match="outcomes 0 and 1"):
-        infer_share(private_training(1), task_of(only), only)
+        infer_share(training().unprotected(), task_of(only), only)
