@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedjax_med import (
         aggregation,
         algorithms,
+        attacks,
         clock,
         data,
         datasets,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _PACKAGES = (
     "aggregation",
     "algorithms",
+    "attacks",
     "clock",
     "data",
     "datasets",
@@ -92,6 +94,7 @@ __all__ = [
     "__version__",
     "aggregation",
     "algorithms",
+    "attacks",
     "callbacks",
     "clock",
     "cohorts",
