@@ -13,7 +13,15 @@ from typing import Any
 
 from benchmarks import records
 from benchmarks.imaging.methods import FEDERATED, TREATMENTS, Method
-from benchmarks.imaging.setting import DIVISIONS, SCHEDULES, SHIFT, Population, populations
+from benchmarks.imaging.setting import (
+    DIVISIONS,
+    SCANNERS,
+    SCHEDULES,
+    SHIFT,
+    Population,
+    Schedule,
+    populations,
+)
 
 CASES = ("pooled", "scanners", "divisions")
 
@@ -34,15 +42,15 @@ def pooled(name: str, data_dir: str | None, seeds: int) -> tuple[Any, dict[str, 
     from benchmarks.imaging.measure import estimates, in_official_order, train
 
     parts = populations(name, data_dir, DIVISIONS[:1], seeds, clients=1)
-    outputs, seconds, loss = train(name, Method(FEDERATED["FedAvg"].build), parts, pooled=True)
+    outputs, seconds, loss = train(FEDERATED["FedAvg"], parts, SCHEDULES[name], pooled=True)
     said = in_official_order(parts, outputs[""])
     return said, {"method": "pooled", "seconds": seconds, "loss": loss, **estimates(said)}
 
 
 def compared(
-    name: str,
     methods: Mapping[str, Method],
     parts: Sequence[Population],
+    schedule: Schedule,
     reference: Any,
     write: Any,
 ) -> None:
@@ -61,7 +69,7 @@ def compared(
 
     tell("hospital's own rate", trivial(parts))
     for title, method in methods.items():
-        outputs, seconds, loss = train(name, method, parts)
+        outputs, seconds, loss = train(method, parts, schedule)
         for other, own in outputs.items():
             tell(other or title, own, seconds_of_all_divisions=seconds, loss=loss)
 
@@ -78,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = a.case or CASES
     try:
         for name in a.dataset or SCHEDULES:
-            schedule = SCHEDULES[name]._asdict()
 
             def write(record: dict[str, Any], case: str, name: str = name) -> None:
+                schedule = SCANNERS if case == "scanners" else SCHEDULES[name]
                 about = {"benchmark": "imaging", "case": case, "dataset": name}
-                output.write({**about, **record, "schedule": schedule, **environment})  # noqa: B023
+                output.write({**about, **record, "schedule": schedule._asdict(), **environment})
 
             reference = None
             if {"pooled", "divisions"} & set(cases):
@@ -90,9 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write(record, "pooled")
             if "scanners" in cases and (a.dataset or name == "breast-mnist"):
                 parts = populations(name, a.data_dir, DIVISIONS[:1], a.seeds or 10, SHIFT)
-                compared(name, TREATMENTS, parts, None, lambda r: write(r, "scanners"))
+                compared(TREATMENTS, parts, SCANNERS, None, lambda r: write(r, "scanners"))
             if "divisions" in cases:
                 parts = populations(name, a.data_dir, DIVISIONS, a.seeds or 5)
-                compared(name, FEDERATED, parts, reference, lambda r: write(r, "divisions"))
+                compared(
+                    FEDERATED, parts, SCHEDULES[name], reference, lambda r: write(r, "divisions")
+                )
     except DataError as error:
         parser.error(str(error))

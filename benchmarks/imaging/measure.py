@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.imaging.methods import Method
-from benchmarks.imaging.setting import LEARNING_RATE, SCHEDULES, Population, joined, network
+from benchmarks.imaging.setting import LEARNING_RATE, Population, Schedule, joined, network
 
 METRICS = ("auroc", "accuracy")
 _RESAMPLES = 1000
@@ -44,7 +44,7 @@ def in_official_order(parts: Sequence[Population], outputs: Sequence[np.ndarray]
 
 
 def train(
-    name: str, method: Method, parts: Sequence[Population], *, pooled: bool = False
+    method: Method, parts: Sequence[Population], schedule: Schedule, *, pooled: bool = False
 ) -> tuple[dict[str, list[np.ndarray]], float, float]:
     """Trains all populations in one compiled call.
 
@@ -58,9 +58,8 @@ def train(
     from fedjax_med.engine import Experiments, epochs, simulate
     from fedjax_med.evaluation import predict_experiments
 
-    schedule = SCHEDULES[name]
     dataset = joined(parts)
-    model = network(name, method.norm)
+    model = network(dataset.name, method.norm, schedule.augmented)
     task = tasks.binary_classification(model, dataset.train.examples)
     if pooled:
         steps = -(-int(dataset.train.sizes[0]) // schedule.batch_size) * schedule.pooled_epochs

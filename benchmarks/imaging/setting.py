@@ -15,18 +15,28 @@ SHIFT = 1.0  # of the simulated scanners
 
 
 class Schedule(NamedTuple):
-    """How long a dataset is trained on: passes over all images, and how federated rounds share them."""
+    """How long a dataset is trained on.
+
+    Attributes:
+      pooled_epochs: passes over all images in one place.
+      rounds: federated rounds.
+      local_epochs: passes of a hospital over its own images in each.
+      batch_size: images of a local step.
+      augmented: whether images are changed at random; short trainings do better without.
+    """
 
     pooled_epochs: int
     rounds: int
     local_epochs: int
     batch_size: int
+    augmented: bool
 
 
 SCHEDULES = {
-    "breast-mnist": Schedule(60, 12, 2, 16),
-    "pneumonia-mnist": Schedule(6, 3, 1, 32),
+    "breast-mnist": Schedule(24, 8, 2, 16, augmented=False),
+    "pneumonia-mnist": Schedule(5, 2, 1, 32, augmented=False),
 }
+SCANNERS = Schedule(24, 12, 2, 16, augmented=True)
 
 
 class Division(NamedTuple):
@@ -107,12 +117,15 @@ def joined(parts: Sequence[Population]) -> Any:
     return first.replace(client_names=tuple(names), validation=None, **splits)
 
 
-def network(name: str, norm: str) -> Any:
+def network(name: str, norm: str, augmented: bool) -> Any:
     """The model of all experiments."""
     from fedjax_med import models
 
+    network = models.resnet(norm="batch" if norm == "batch" else "group")
+    if not augmented:
+        return network
     return models.augmented(
-        models.resnet(norm="batch" if norm == "batch" else "group"),
+        network,
         # Ultrasound has no fixed left and right; in a chest X-ray the heart is on one side.
         models.affine(shift=0.07, degrees=10.0, zoom=0.1, flip=name == "breast-mnist"),
         models.intensity(contrast=0.1, brightness=0.1),
