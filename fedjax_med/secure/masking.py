@@ -106,6 +106,8 @@ def masked(
     if not 1 <= bits <= 32:
         raise ValueError(f"bits must be 1 to 32, got {bits}.")
     num_others = degree(neighbours, num_clients)
+    # Of more, a small cohort has no use, but every one costs a stream.
+    neighbours = min(neighbours, 2 * (num_clients // 2))
     # More than half, or one half could be asked for the self mask and the other for the pairs'.
     least = num_others // 2 + 1
     threshold = least if threshold is None else threshold

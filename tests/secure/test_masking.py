@@ -170,6 +170,7 @@ def test_no_key_and_nonce_serve_twice(monkeypatch, reuse):
     assert (len(set(used)) == 4 * (3 + 3)) != reuse
 
 
+@pytest.mark.slow
 def test_padding_places_and_their_number_change_nothing():
     messages = np.random.default_rng(1).integers(0, 2**32, (CAPACITY, WORDS), dtype=np.uint32)
     alive = np.array([True] * 3 + [False] + [True] * 5)

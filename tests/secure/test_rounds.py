@@ -135,7 +135,7 @@ def holds_masks(hlo):
     return any(constant in i.text for body in sums for i in hlo.reachable(body))
 
 
-def partial_sums(monkeypatch, aggregator):
+def partial_sums(monkeypatch, aggregator, where):
     """What each device holds before the reduction, of one round of everybody."""
     seen = []
     reduce = LaneExecutor._reduce
@@ -145,16 +145,17 @@ def partial_sums(monkeypatch, aggregator):
         return reduce(self, totals, *args)
 
     monkeypatch.setattr(LaneExecutor, "_reduce", watch)
-    program, args = program_of("mesh_4", aggregator)
+    program, args = program_of(where, aggregator)
     args = (*args[:4], jax.device_put(np.int32(1), args[4].sharding), args[5])
     jax.block_until_ready(program(*args))
     jax.effects_barrier()
-    assert len(seen) == 4
+    assert len(seen) == PLACEMENTS[where]().num_devices
     return [words[:DIM] for words in seen]
 
 
-def test_what_a_device_holds_is_masked(monkeypatch):
-    for words in partial_sums(monkeypatch, secure_mean(8, **OPTIONS, **GRAPH)):
+@pytest.mark.parametrize("where", ["one", pytest.param("mesh_4", marks=pytest.mark.slow)])
+def test_what_a_device_holds_is_masked(monkeypatch, where):
+    for words in partial_sums(monkeypatch, secure_mean(8, **OPTIONS, **GRAPH), where):
         assert looks_uniform(words) > 1e-3
 
 
@@ -163,7 +164,7 @@ def test_without_masks_what_a_device_holds_is_not(monkeypatch):
     monkeypatch.setattr(
         masking, "sum_of_masks", lambda k, c, n, words: jnp.zeros(words, jnp.uint32)
     )
-    for words in partial_sums(monkeypatch, secure_mean(8, **OPTIONS, **GRAPH)):
+    for words in partial_sums(monkeypatch, secure_mean(8, **OPTIONS, **GRAPH), "mesh_4"):
         assert looks_uniform(words) < 1e-100
 
 
