@@ -113,7 +113,7 @@ def try_inversion(
         trial("gradient of one patient", 1, gradient),
         trial(f"{_LOCAL_STEPS} local steps on one patient", 1, update),
         *(trial(f"sum over {n} patients", n, gradient) for n in _SUMS if n < len(rows)),
-        trial("sum over all hospitals", len(rows), gradient),
+        trial("secure sum over all hospitals", len(rows), gradient),
         *(trial(f"one patient, noise {m:g}", 1, noised(m)) for m in noise_multipliers),
     ]
     mean = np.broadcast_to(x.mean(axis=0), trials[0].originals.shape)

@@ -95,9 +95,10 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     if result["inversion"]:
         by = {row["seen"]: row["psnr"] for row in result["inversion"]}
         first, last = next(iter(by)), list(by)[-1]
+        exactly = " exactly, but for rounding," if by[first] > 100 else ""
         said.append(
-            f"From the {first}, records are reconstructed at {by[first]:.0f} dB; knowing nothing but "
-            f"the mean patient gives {by[last]:.0f} dB."
+            f"From the {first}, records are reconstructed{exactly} at {by[first]:.0f} dB; knowing nothing "
+            f"but the mean patient gives {by[last]:.0f} dB."
         )
     for name, share in result["shares"].items():
         said.append(
