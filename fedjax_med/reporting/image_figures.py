@@ -1,4 +1,4 @@
-"""Figures of classified images: examples with what the model looks at, errors, and ROC curves.
+"""Figures of classified images: examples with what the model looks at.
 
 All return a matplotlib figure, as those of `clinical_figures` do.
 """
@@ -6,7 +6,6 @@ All return a matplotlib figure, as those of `clinical_figures` do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,12 +13,12 @@ from matplotlib.figure import Figure
 
 from fedjax_med.engine import Variables
 from fedjax_med.evaluation import Predictions
-from fedjax_med.evaluation.ranking import auroc
 from fedjax_med.explanation import grad_cam, image_gradients
 from fedjax_med.models import Model
+from fedjax_med.reporting.classification_figures import label_name, said_labels
 from fedjax_med.reporting.clinical_figures import drawn
 from fedjax_med.reporting.figures import STYLE
-from fedjax_med.reporting.palette import INK, client_style
+from fedjax_med.reporting.palette import INK
 from fedjax_med.studies import Study
 from fedjax_med.studies.judging import predictions as predictions_of
 
@@ -60,7 +59,7 @@ def examples_figure(
     if parts.ndim == 4:
         parts = parts.sum(axis=-1)
     chosen = _chosen(predictions)
-    said, certainty = _said(predictions)
+    said, certainty = said_labels(predictions)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 0.7 + 1.75 * len(chosen)), layout="constrained")
         grid = figure.subplots(len(chosen), 6, squeeze=False)
@@ -83,9 +82,9 @@ def examples_figure(
                 _panels(panels, images[patient], maps[patient], parts[patient])
                 label = int(predictions.labels[patient])
                 right = label == said[patient]
-                text = f"{_name(label, label_names)}"
+                text = f"{label_name(label, label_names)}"
                 if not right:
-                    text += f", called {_name(int(said[patient]), label_names)}"
+                    text += f", called {label_name(int(said[patient]), label_names)}"
                 panels[1].set_title(
                     f"{text} ({certainty[patient]:.2f})",
                     fontsize=8,
@@ -102,99 +101,8 @@ def examples_figure(
         return drawn(figure)
 
 
-def confusion_figure(
-    predictions: Predictions, *, label_names: Sequence[str] = (), title: str = "Errors"
-) -> Figure:
-    """How many images of each label were called what, of all hospitals together.
-
-    Args:
-      predictions: probabilities of label 1 `[N]`, or of the classes `[N, classes]`.
-      label_names: of the classes; their numbers where there are none.
-      title: of the figure.
-
-    Raises:
-      ValueError: if there is no image.
-    """
-    if not predictions.num_patients:
-        raise ValueError("predictions must have at least one image, got none.")
-    said, _ = _said(predictions)
-    labels = np.asarray(predictions.labels, np.int64)
-    size = max(int(labels.max()) + 1, int(said.max()) + 1, len(label_names))
-    counts = np.bincount(labels * size + said, minlength=size**2).reshape(size, size)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_name(value, label_names) for value in range(size)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.2 + 0.62 * size, 2.4 + 0.5 * size), layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
-            dark = share[row, column] > 0.55
-            axes.text(
-                column,
-                row,
-                f"{count:,}\n{share[row, column]:.0%}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if dark else INK,
-            )
-        axes.set_xticks(range(size), names, rotation=30, ha="right")
-        axes.set_yticks(range(size), names)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        axes.grid(visible=False)
-        axes.set_title(title)
-        return drawn(figure)
-
-
-def roc_figure(predictions: Predictions, *, title: str = "ROC curves") -> Figure:
-    """Sensitivity over false alarms at all thresholds, of all patients and of the largest hospitals.
-
-    Args:
-      predictions: probabilities of label 1 `[N]` and labels of 0 and 1.
-      title: of the figure.
-
-    Raises:
-      ValueError: if all labels are equal.
-    """
-    labels = np.asarray(predictions.labels)
-    if len(np.unique(labels)) != 2:
-        raise ValueError("labels must hold 0 and 1 for a ROC curve, got one of them only.")
-    sizes = np.bincount(predictions.client, minlength=len(predictions.client_names))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], ":", color=INK, lw=1)
-        for hospital in np.argsort(-sizes, kind="stable")[:_MOST_HOSPITALS]:
-            own = predictions.take(predictions.client == hospital)
-            if len(np.unique(own.labels)) == 2:
-                colour, dashes = client_style(int(hospital))
-                name = predictions.client_names[hospital]
-                _curve(axes, own, name, color=colour, ls=dashes, lw=1.3)
-        _curve(axes, predictions, "all patients", color=INK, lw=2.4)
-        axes.set_xlabel("share of label 0 called 1 (1 - specificity)")
-        axes.set_ylabel("sensitivity")
-        axes.set_aspect("equal")
-        axes.set_title(title)
-        figure.legend(loc="outside right center", frameon=False, fontsize=8)
-        return drawn(figure)
-
-
-def roc_points(probability: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False alarms and sensitivity `[thresholds + 1]`, from calling nobody positive to everybody.
-
-    Patients of equal probability are called together.
-    """
-    order = np.argsort(-probability, kind="stable")
-    positive = np.asarray(labels)[order] > 0
-    last = np.append(np.diff(probability[order]) != 0, True)  # of those that are equal
-    found = np.concatenate([[0], np.cumsum(positive)[last]])
-    alarms = np.concatenate([[0], np.cumsum(~positive)[last]])
-    return alarms / alarms[-1], found / found[-1]
-
-
 def figures_of(study: Study) -> dict[str, Figure]:
-    """Examples, errors and ROC curves of the chosen method, of the first split and seed.
+    """Examples of the chosen method, of the first split and seed.
 
     Nothing is drawn of several labels at once, which have no single prediction to explain.
     """
@@ -202,20 +110,13 @@ def figures_of(study: Study) -> dict[str, Figure]:
         return {}
     first = study.populations[0]
     predicted = predictions_of(study.judge, study.outputs[study.chosen][0][0], first)
-    names = study.dataset.label_names
-    figures = {
-        "Test images, and what the shared model looks at": _examples(study, predicted),
-        "Errors": confusion_figure(predicted, label_names=names),
-    }
-    if study.kind == "binary" and len(np.unique(predicted.labels)) == 2:
-        figures["ROC curves"] = roc_figure(predicted)
-    return figures
+    return {"Test images, and what the shared model looks at": _examples(study, predicted)}
 
 
 def _examples(study: Study, predicted: Predictions) -> Figure:
     rows = np.array([i for _, own in _chosen(predicted) for i in own if i is not None])
     images = np.asarray(study.populations[0].test.examples["x"])[rows]
-    said, _ = _said(predicted)
+    said, _ = said_labels(predicted)
     maps, parts = explained(
         study.learner.model, study.models[study.chosen], images, said[rows], study.kind
     )
@@ -239,24 +140,9 @@ def explained(
     return maps, parts
 
 
-def _curve(axes: Any, predictions: Predictions, name: str, **style: Any) -> None:
-    alarms, found = roc_points(predictions.outputs, predictions.labels)
-    weight = np.ones(predictions.num_patients)
-    area = float(auroc(predictions.outputs, predictions.labels, weight))
-    axes.plot(alarms, found, label=f"{name}: AUROC {area:.3f}", **style)
-
-
-def _said(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted label of each patient, and its probability."""
-    outputs = np.asarray(predictions.outputs)
-    if outputs.ndim == 1:
-        outputs = np.stack([1 - outputs, outputs], axis=1)
-    return outputs.argmax(axis=1), outputs.max(axis=1)
-
-
 def _chosen(predictions: Predictions) -> list[tuple[int, list[int | None]]]:
     """Of the largest hospitals, in their order, a patient called right and one called wrong."""
-    said, certainty = _said(predictions)
+    said, certainty = said_labels(predictions)
     right = said == np.asarray(predictions.labels)
     sizes = np.bincount(predictions.client, minlength=len(predictions.client_names))
     largest = np.sort(np.argsort(-sizes, kind="stable")[:_MOST_HOSPITALS])
@@ -280,7 +166,3 @@ def _panels(axes: np.ndarray, image: np.ndarray, heat: np.ndarray, part: np.ndar
     axes[1].imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=max(float(heat.max()), 1e-12))
     bound = max(float(np.abs(part).max()), 1e-12)
     axes[2].imshow(part, cmap="RdBu_r", vmin=-bound, vmax=bound)
-
-
-def _name(label: int, label_names: Sequence[str]) -> str:
-    return label_names[label] if label < len(label_names) else str(label)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from fedjax_med.evaluation import Predictions, metric_title, risk_group, risk_thresholds
 from fedjax_med.explanation import attributions, partial_dependence, permutation_importance
+from fedjax_med.reporting.classification_figures import confusion_figure, roc_figure
 from fedjax_med.reporting.clinical_figures import (
     kaplan_meier_figure,
     metric_forest,
@@ -103,6 +104,8 @@ def study_figures(
     predicted = predictions(study.judge, study.outputs[chosen][0][0], first)
     if study.kind == "binary":
         figures["Calibration"] = reliability_figure(predicted, title=f"Calibration of {title}")
+    if study.kind in ("binary", "multiclass"):
+        figures |= _classes(study, predicted)
     if study.kind == "survival":
         figures["Survival by predicted risk"] = _survival(study, predicted)
     modality = modality_of(study.dataset)
@@ -110,6 +113,15 @@ def study_figures(
     names = {heading: f"figure{number}" for number, heading in enumerate(figures)}
     drawn = {heading: as_svg(figure, names[heading]) for heading, figure in figures.items()}
     return {"overview": overview(result), **drawn}
+
+
+def _classes(study: Study, predicted: Predictions) -> dict[str, Figure]:
+    """Which classes are taken for which, and ROC curves of two of them."""
+    names = study.dataset.label_names
+    figures = {"Errors": confusion_figure(predicted, label_names=names)}
+    if study.kind == "binary" and len(np.unique(predicted.labels)) == 2:
+        figures["ROC curves"] = roc_figure(predicted)
+    return figures
 
 
 def _survival(study: Study, predicted: Predictions) -> Figure:

@@ -7,13 +7,15 @@ import pytest
 
 from fedjax_med.evaluation import Predictions
 from fedjax_med.evaluation.ranking import auroc
+from fedjax_med.reporting.classification_figures import (
+    confusion_figure,
+    roc_figure,
+    roc_points,
+)
 from fedjax_med.reporting.figures import as_svg
 from fedjax_med.reporting.image_figures import (
     _chosen,
-    confusion_figure,
     examples_figure,
-    roc_figure,
-    roc_points,
 )
 
 LABELS = np.array([0, 1, 1, 0, 1, 0])
@@ -71,5 +73,5 @@ def test_what_cannot_be_drawn_is_said():
     with pytest.raises(ValueError, match="labels must hold 0 and 1 for a ROC curve"):
         roc_figure(dataclasses.replace(PREDICTIONS, labels=np.ones(6, int)))
     nobody = Predictions(np.zeros(0), np.zeros(0, int), np.zeros(0, int), ("North",))
-    with pytest.raises(ValueError, match="predictions must have at least one image, got none"):
+    with pytest.raises(ValueError, match="predictions must have at least one patient, got none"):
         confusion_figure(nobody)
