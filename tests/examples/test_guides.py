@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -18,3 +19,15 @@ def test_clinical_tables(capsys):
     # Some measurements of the nuclei matter, and larger ones are worse.
     assert names["importance"].pooled.mean.max() > 0
     assert np.median(names["odds"].value) > 1
+
+
+@pytest.mark.slow
+def test_secure_aggregation(capsys):
+    text = (DOCS / "secure_aggregation.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names: dict = {}
+    exec(compile(code, "secure_aggregation.md", "exec"), names)
+    told = capsys.readouterr().out
+    assert "dropped out" in told and "epsilon " in told
+    for run in (names["masked"], names["private"]):
+        assert run.evaluations[-1].pooled["accuracy"] > 0.9
