@@ -63,8 +63,10 @@ def _re_estimated(task: Any, algorithm: Any) -> Any:
 FEDERATED: Mapping[str, Method] = {
     "FedAvg": Method(_fed_avg),
     "FedProx": Method(_of("fed_prox", mu=0.1)),
-    "FedAvgM": Method(_of("fed_avg_m", server_momentum=0.5)),
     "FedAdam": Method(_of("fed_adam", server_learning_rate=0.03)),
+    "FedAvg, batch norm": Method(
+        _fed_avg, norm="batch", judged_as=("FedAvg, batch norm re-estimated", _re_estimated)
+    ),
     "local only": Method(_of("local_only"), personal=True),
 }
 TREATMENTS: Mapping[str, Method] = {
