@@ -44,8 +44,8 @@ def test_page_hinkley_is_the_sum_minus_its_minimum(series, delta, threshold):
 
 @pytest.mark.parametrize("rate", [0.002, 0.01])
 def test_false_alarms_come_as_often_as_stated(rate):
-    """Thresholds from 600 losses each, judged on 1500 later ones, 16 clients."""
-    series = losses(16, 2100, 0)
+    """Thresholds from 600 losses each, judged on 1500 later ones, 10 clients."""
+    series = losses(10, 2100, 0)
     thresholds = [
         page_hinkley_threshold(row[:600], delta=0.1, rate=rate, seed=i)
         for i, row in enumerate(series)
@@ -64,7 +64,7 @@ def test_false_alarms_come_as_often_as_stated(rate):
 
 def test_a_known_change_is_found_soon():
     """A rise by one deviation after 800 examples, with one false alarm in 500 examples allowed."""
-    series = losses(12, 1000, 1, change=800, by=0.4)
+    series = losses(8, 1000, 1, change=800, by=0.4)
     delays, missed = [], 0
     for i, row in enumerate(series):
         threshold = page_hinkley_threshold(row[:600], delta=0.1, rate=0.002, seed=i)

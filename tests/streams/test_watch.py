@@ -48,24 +48,24 @@ def test_a_client_that_drifts_says_so_at_home():
 def test_a_small_drift_of_all_is_found_by_the_server():
     """By a fifth of a deviation of each: too little for most clients, enough for all together."""
     delays = []
-    for seed in range(4):
+    for seed in range(3):
         losses = draw(seed)
         losses += (PERIOD >= 12) * 0.15 * np.array([0.2, 1.0, 3.0, 0.5])[CLIENT]
         found = watch(losses, PERIOD, CLIENT, STREAM, reference=(1, 6), rate=0.02)
         server = [a.period for a in found.alarms if a.client == -1 and a.period >= 12]
         delays += [server[0] - 12] if server else []
-    assert len(delays) >= 3 and np.median(delays) <= 4
+    assert len(delays) >= 2 and np.median(delays) <= 4
 
 
 def test_false_alarms_come_about_as_often_as_stated():
-    """Eight streams of 17 watched periods; thresholds are of 150 losses each, so rates vary by some."""
+    """Five streams of 17 watched periods; thresholds are of 150 losses each, so rates vary by some."""
     rate, home, server = 0.05, 0, 0
-    for seed in range(8):
+    for seed in range(5):
         found = watch(draw(100 + seed), PERIOD, CLIENT, STREAM, reference=(1, 6), rate=rate)
         home += sum(a.client >= 0 for a in found.alarms)
         server += sum(a.client < 0 for a in found.alarms)
         assert all(a.period > 6 for a in found.alarms)
-    watched = 8 * (PERIODS - 7)
+    watched = 5 * (PERIODS - 7)
     assert rate / 3 < home / (watched * CLIENTS) < 3 * rate
     assert server / watched < 3 * rate
 
