@@ -29,6 +29,9 @@ def make_parser() -> records.Parser:
         "--forecasts", help="folder with forecasts of an earlier run, or for those of this one"
     )
     parser.add_argument("--figure", help="file that gets a figure of forecasts")
+    parser.add_argument(
+        "--page", metavar="FILE", help="renew the tables of a page from --json, train nothing"
+    )
     return parser
 
 
@@ -79,6 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = make_parser()
     a = parser.parse_args(arguments)
+    if a.page:
+        from benchmarks.influenza.page import updated
+
+        results = [json.loads(line) for line in Path(a.json).read_text().splitlines()]
+        Path(a.page).write_text(updated(Path(a.page).read_text(), results))
+        return
     output = records.Output(a.json, parser)
     from fedjax_med.data import DataError
 

@@ -1,9 +1,13 @@
 """Forecasts are put back where they belong; the simple rules by definition."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.influenza import judge, study
+from benchmarks.influenza import judge, page, study
+from benchmarks.influenza.__main__ import main
 from fedjax_med.datasets import _flu_ili
 from fedjax_med.evaluation.forecasting import rmse
 from fedjax_med.studies import forecast_training as training
@@ -71,3 +75,16 @@ def test_neighbours_are_the_mean_over_borders(data, shared_data_dir):
     want = scaled[521 - np.arange(2)][:, [0, 2]].mean(axis=1)
     np.testing.assert_allclose(near.dataset.test.client(1)["x"][0, -2:], want, rtol=1e-5)
     assert _flu_ili.CITATION == near.dataset.citation
+
+
+def test_the_page_has_the_numbers_of_the_results(tmp_path):
+    repo = Path(__file__).parents[2]
+    results = repo / "benchmarks" / "results" / "influenza-cpu.jsonl"
+    told = (repo / "docs" / "influenza.md").read_text()
+    copy = tmp_path / "page.md"
+    copy.write_text(told.replace("0.1640", "0.9999"))
+    main(["--json", str(results), "--page", str(copy)])
+    assert copy.read_text() == told
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    with pytest.raises(ValueError, match="sections Regions, States and Alarms"):
+        page.updated("# Influenza", lines)
