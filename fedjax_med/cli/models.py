@@ -10,6 +10,7 @@ MODELS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "table": ("linear", "mlp", "embeddings", "transformer"),
         "signal": ("resnet", "convolution", "gru"),
+        "image": ("resnet", "resnet-augmented", "resnet-group-norm", "resnet18", "linear"),
         "segmentation": ("unet", "small-unet"),
         "visits": ("gru", "transformer", "bag", "last-visit"),
         "graph": ("TransE", "DistMult", "ComplEx", "RotatE"),

@@ -119,7 +119,7 @@ def resnet(
     *,
     widths: Sequence[int] = (8, 16, 32),
     blocks: int = 1,
-    norm: Norm = "group",
+    norm: Norm = "batch",
     stem_kernel: int = 3,
     stem_stride: int = 2,
     stem_pool: bool = False,
@@ -133,9 +133,10 @@ def resnet(
       num_outputs: logits.
       widths: channels of each stage, multiples of 4.
       blocks: residual blocks of each stage.
-      norm: "group", which has no state; or "batch", whose statistics leave padded rows out and are
-        averaged by the server, kept by each hospital (`algorithms.fed_bn`) or estimated again
-        (`algorithms.re_estimated`).
+      norm: "batch", whose statistics leave padded rows out. The server averages them, unless
+        hospitals keep them (`algorithms.fed_bn`) or estimate them again (`algorithms.re_estimated`),
+        which did best where scanners differ (`docs/imaging.md`). "group" has no state, which private
+        gradients of single records ask for.
       stem_kernel: pixels of the first convolution.
       stem_stride: of the first convolution.
       stem_pool: whether maxima over 3 x 3 halve the image once more after it.
@@ -163,7 +164,7 @@ def resnet(
     )
 
 
-def resnet18(num_outputs: int = 1, *, norm: Norm = "group", large_images: bool = False) -> Model:
+def resnet18(num_outputs: int = 1, *, norm: Norm = "batch", large_images: bool = False) -> Model:
     """ResNet-18 (11.2 million parameters), for GPUs.
 
     Args:

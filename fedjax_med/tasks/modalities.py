@@ -78,7 +78,7 @@ NETWORKS: Mapping[Modality, Mapping[str, Build]] = MappingProxyType(
             "resnet-augmented": lambda dataset, outputs: augmented(
                 resnet(outputs), affine(shift=0.07, degrees=10.0, zoom=0.1), intensity(contrast=0.1)
             ),
-            "resnet-batch-norm": lambda dataset, outputs: resnet(outputs, norm="batch"),
+            "resnet-group-norm": lambda dataset, outputs: resnet(outputs, norm="group"),
             "resnet18": lambda dataset, outputs: resnet18(
                 outputs, large_images=dataset.train.examples["x"].shape[1] > _SMALL_IMAGE
             ),

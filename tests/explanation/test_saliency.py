@@ -62,7 +62,7 @@ def test_grad_cam_by_hand(net, output, sign):
 
 
 def test_maps_are_stretched_to_the_image():
-    model = models.resnet(widths=(4,), stem_stride=2)
+    model = models.resnet(widths=(4,), norm="group")
     variables = jax.jit(model.init)(jax.random.key(0), IMAGES[:1])
     last = grad_cam(model, variables, IMAGES[:2])
     assert last.shape == (2, 6, 8) and last.dtype == np.float32

@@ -24,7 +24,7 @@ AUGMENTATIONS = (
     models.intensity(contrast=0.2, brightness=0.1),
 )
 NETWORKS = {
-    "group": models.resnet(**SMALL),
+    "group": models.resnet(norm="group", **SMALL),
     "batch": models.resnet(norm="batch", **SMALL),
     "tiny-augmented": models.augmented(
         models.resnet(norm="batch", widths=(4,), stem_stride=2), *AUGMENTATIONS
