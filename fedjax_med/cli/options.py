@@ -425,7 +425,8 @@ class StudyOptions(FileOptions):
             _STUDY,
             "Federated methods, separated by commas: fedavg, fedprox, scaffold, fedadam, ditto, "
             "newton (linear models only). "
-            "Default: all. Baselines are always there.",
+            "Default: all. Graphs, responses, series and genotypes have methods of their own, which an "
+            "unknown name lists. Baselines are always there.",
         ),
     ] = None
     seeds: Annotated[
