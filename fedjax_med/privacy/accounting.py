@@ -140,7 +140,10 @@ def affordable_rounds(
     """The largest number of rounds, at most `rounds`, whose epsilon is at most `budget`."""
 
     def fits(count: int) -> bool:
-        return epsilon_after(release, noise_multiplier, count, delta).value <= budget
+        return any(  # fine only where the coarse bound, which is larger, does not settle it
+            epsilon_after(release, noise_multiplier, count, delta, interval).value <= budget
+            for interval in (COARSE, FINE)
+        )
 
     if fits(rounds):
         return rounds
@@ -173,9 +176,12 @@ def calibrate(release: Release, epsilon: float, delta: float, rounds: int) -> fl
 
     def cheap_gap(noise_multiplier: float) -> float:
         rdp = renyi_epsilon(release, noise_multiplier, rounds, delta)
-        return gap(noise_multiplier) if rdp is None else rdp - epsilon
+        if rdp is None:
+            rdp = epsilon_after(release, noise_multiplier, rounds, delta, COARSE).value
+        return rdp - epsilon
 
-    # Renyi bounds take milliseconds where loss distributions take a second: they find the place.
+    # Renyi bounds take milliseconds, coarse loss distributions a tenth of fine ones: they find the
+    # place.
     high = 0.125
     while cheap_gap(high) > 0:
         high *= 2

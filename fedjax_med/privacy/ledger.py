@@ -58,10 +58,15 @@ def noise_multiplier_for(
         return noise_multiplier
     if epsilon is None:
         raise ValueError("Give noise_multiplier, or epsilon to calibrate it to; both were None.")
-    return max(
-        accounting.calibrate(release, float(epsilon), float(delta), rounds)
-        for release in set(releases)
-    )
+    # The most amplified last: where the noise of another is enough already, nothing is searched.
+    budget, needed = float(epsilon), 0.0
+    for release in sorted(set(releases), key=lambda r: getattr(r, "rate", 1.0), reverse=True):
+        if needed:
+            coarse = accounting.epsilon_after(release, needed, rounds, delta, accounting.COARSE)
+            if coarse.value <= budget:
+                continue
+        needed = max(needed, accounting.calibrate(release, budget, float(delta), rounds))
+    return needed
 
 
 def _few_digits(rounds: int) -> int:
