@@ -85,6 +85,7 @@ def test_noise_is_added_once_however_many_devices():
     np.testing.assert_allclose(three, one, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow  # three compilations
 def test_noise_multipliers_side_by_side_are_those_one_by_one():
     from fedjax_med.engine import simulate
     from fedjax_med.privacy import private

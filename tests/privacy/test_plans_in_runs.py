@@ -72,6 +72,7 @@ def test_calibrated_noise_uses_the_budget_up():
     assert 2.99 < plan.epsilon_after(4).value <= 3.0
 
 
+@pytest.mark.slow  # three runs to compile
 def test_resumed_runs_go_on_with_noise_and_ledger(tmp_path):
     sampling, correlation = CyclicPoisson(1.0, 2), Banded(2)
     plan = plan_of(sampling=sampling, correlation=correlation)

@@ -158,6 +158,7 @@ def test_noise_of_every_local_step():
     assert_scale(result.variables.params, scale)
 
 
+@pytest.mark.slow  # two placements to compile
 def test_placements_agree():
     rng = np.random.default_rng(5)
     rows = [rng.normal(size=(n, 6)) for n in (5, 9, 2, 12)]
