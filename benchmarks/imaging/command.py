@@ -1,6 +1,7 @@
 """Small medical images: pooled against published, federated against pooled, batch statistics.
 
-Cases: `pooled` trains on all images in one place, `divisions` compares federated methods on hospitals
+Cases: `published` trains on all images in one place for as long as it helps, `pooled` for as long as
+hospitals do, `divisions` compares federated methods on hospitals
 that differ in their labels, `scanners` treatments of normalisation on hospitals that differ in their
 images.
 """
@@ -15,6 +16,7 @@ from benchmarks import records
 from benchmarks.imaging.methods import FEDERATED, TREATMENTS, Method
 from benchmarks.imaging.setting import (
     DIVISIONS,
+    PUBLISHED,
     SCANNERS,
     SCHEDULES,
     SHIFT,
@@ -23,7 +25,7 @@ from benchmarks.imaging.setting import (
     populations,
 )
 
-CASES = ("pooled", "scanners", "divisions")
+CASES = ("published", "pooled", "scanners", "divisions")
 
 
 def make_parser() -> records.Parser:
@@ -37,12 +39,16 @@ def make_parser() -> records.Parser:
     return parser
 
 
-def pooled(name: str, data_dir: str | None, seeds: int) -> tuple[Any, dict[str, Any]]:
+def pooled(
+    name: str, data_dir: str | None, seeds: int, schedule: Schedule, norm: str
+) -> tuple[Any, dict[str, Any]]:
     """What pooled training says, and its record."""
     from benchmarks.imaging.measure import estimates, in_official_order, train
 
     parts = populations(name, data_dir, DIVISIONS[:1], seeds, clients=1)
-    outputs, seconds, loss = train(FEDERATED["FedAvg"], parts, SCHEDULES[name], pooled=True)
+    outputs, seconds, loss = train(
+        FEDERATED["FedAvg"]._replace(norm=norm), parts, schedule, pooled=True
+    )
     said = in_official_order(parts, outputs[""])
     return said, {"method": "pooled", "seconds": seconds, "loss": loss, **estimates(said)}
 
@@ -88,13 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in a.dataset or SCHEDULES:
 
             def write(record: dict[str, Any], case: str, name: str = name) -> None:
-                schedule = SCANNERS if case == "scanners" else SCHEDULES[name]
+                schedules = {"published": PUBLISHED[name], "scanners": SCANNERS}
+                schedule = schedules.get(case, SCHEDULES[name])
                 about = {"benchmark": "imaging", "case": case, "dataset": name}
                 output.write({**about, **record, "schedule": schedule._asdict(), **environment})
 
+            if "published" in cases:
+                _, record = pooled(name, a.data_dir, a.seeds or 5, PUBLISHED[name], "batch")
+                write(record, "published")
             reference = None
             if {"pooled", "divisions"} & set(cases):
-                reference, record = pooled(name, a.data_dir, a.seeds or 5)
+                reference, record = pooled(name, a.data_dir, a.seeds or 5, SCHEDULES[name], "group")
                 write(record, "pooled")
             if "scanners" in cases and (a.dataset or name == "breast-mnist"):
                 parts = populations(name, a.data_dir, DIVISIONS[:1], a.seeds or 10, SHIFT)

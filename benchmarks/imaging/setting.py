@@ -36,6 +36,11 @@ SCHEDULES = {
     "breast-mnist": Schedule(24, 8, 2, 16, augmented=False),
     "pneumonia-mnist": Schedule(5, 2, 1, 32, augmented=False),
 }
+# Longer, to be compared with others' pooled trainings.
+PUBLISHED = {
+    "breast-mnist": Schedule(80, 0, 0, 16, augmented=True),
+    "pneumonia-mnist": Schedule(8, 0, 0, 32, augmented=True),
+}
 SCANNERS = Schedule(24, 12, 2, 16, augmented=True)
 
 
