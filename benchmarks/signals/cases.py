@@ -49,6 +49,8 @@ class Case(NamedTuple):
       trivial: by title, outputs `[1, N, outputs]` of what needs no model.
       tuned: methods with a learning rate of their own. The clients of the others take the steps of
         FedAvg's, with the rate that is best for it.
+      tie_break: of learning rates that are equally good by the main metric, as those of models are that
+        know one class only; 0 is perfect.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Case(NamedTuple):
     methods: tuple[str, ...]
     trivial: Mapping[str, np.ndarray]
     tuned: tuple[str, ...] = ("fedavg", "scaffold", "fedadam", "local", "pooled")
+    tie_break: Metric | None = None
 
     def judging(self, population: Population) -> Judging:
         """How those who are judged of a population are judged."""
@@ -115,7 +118,7 @@ def _classification(
     rounds: int,
     methods: tuple[str, ...],
     trivial: Mapping[str, np.ndarray],
-    rates: tuple[float, ...] = (0.03, 0.1, 0.3),
+    rates: tuple[float, ...] = (0.1, 0.3, 1.0),
 ) -> Case:
     names = final.train.label_names
     model = build(len(names))
@@ -136,6 +139,7 @@ def _classification(
         },
         methods,
         trivial,
+        tie_break=general["brier"],
     )
 
 
@@ -191,7 +195,6 @@ def _rhythm(data_dir: DataDir, name: str, build: Callable[[int], Model]) -> Case
         final,
         build,
         rounds=20,
-        rates=(0.1, 0.3, 1.0),
         methods=_WITH_PERSONAL,
         trivial={"patient's own shares of classes": shares(final, own=True)},
     )

@@ -169,13 +169,17 @@ def adapted(
 def best_rate(case: Case, name: str) -> float:
     """The learning rate whose models have the best main metric, mean over the populations."""
     made = outputs(name, case, case.to_tune, seeds=[0], rates=case.rates)
+    judgings = [case.judging(p) for p in case.to_tune]
     values = np.array(
-        [
-            [main_value(case.judging(p), output) for output in of_population]
-            for of_population, p in zip(made, case.to_tune, strict=True)
-        ]
+        [[main_value(j, o) for o in each] for j, each in zip(judgings, made, strict=True)]
     )
     distance = np.abs(values.mean(axis=0) - next(iter(case.metrics.values())).ideal)
     if np.isnan(distance).all():
         raise RuntimeError(f"{name} of {case.title!r} diverged with every learning rate.")
-    return case.rates[int(np.nanargmin(distance))]
+    ties = np.zeros(len(case.rates))
+    if case.tie_break is not None:
+        for judging, each in zip(judgings, made, strict=True):
+            ones = np.ones(len(judging.labels))
+            ties += [case.tie_break.compute(judging.link(o), judging.labels, ones) for o in each]
+    order = np.lexsort((ties, np.round(distance, 6)))  # NaN is sorted behind all numbers
+    return case.rates[int(order[0])]
