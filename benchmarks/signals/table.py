@@ -65,7 +65,8 @@ def _case(name: str, *lines: Record) -> list[str]:
     *methods, summary = lines
     is_shares = summary["ideal"] == 1
     seen, judged = summary["trained_on"], summary["judged"]
-    header = ["", "all examples", "mean over patients", "worst patient", "minus local only"]
+    header = ["", "all examples", "mean over patients", "worst patient"]
+    header += ["minus local only, mean over patients"]
     header += ["S: sensitivity", "S: PPV", "V: sensitivity", "V: PPV"] if is_shares else ["RMSE"]
     body = []
     for line in methods:
@@ -75,7 +76,7 @@ def _case(name: str, *lines: Record) -> list[str]:
             _estimate(pooled[summary["metric"]]),
             _estimate(line["mean"][summary["metric"]]),
             f"{_number(worst['value'])} ({worst['patient']})",
-            _estimate(line["minus_local"] and line["minus_local"]["pooled"], sign=True),
+            _estimate(line["minus_local"] and line["minus_local"]["mean"], sign=True),
         ]
         others = _CLASSES if is_shares else ("rmse",)
         body.append([*cells, *(_number(pooled[name]["value"]) for name in others)])
