@@ -212,6 +212,11 @@ def resolve(
         raise UsageError(f"--splits {splits} must divide the batch size {batch_size} evenly.")
     if o.early_stop is not None:
         parse_early_stop(o.early_stop)
+        if modality in ("responses", "series"):
+            raise UsageError(
+                f"--early-stop {o.early_stop} is not for {dataset}: rows kept at random would hold what "
+                "others are trained on."
+            )
     cohort = o.cohort or own["cohort"]
     parse_cohort(cohort)
     rounds = o.rounds or own["rounds"]

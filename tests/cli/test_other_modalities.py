@@ -75,6 +75,7 @@ def test_study_prints_a_table_and_writes_the_report(modality, folders, command, 
         ("run graph --aggregator median", "--aggregator median has no effect with --algorithm"),
         ("run graph --model linear", "--model must be one of TransE,"),
         ("run responses --algorithm fede", "--algorithm fede is for graphs only, got fede"),
+        ("run responses --early-stop mae/3", "--early-stop mae/3 is not for"),
         ("run genotypes --impute mean", "--impute mean has no effect on"),
     ],
 )
