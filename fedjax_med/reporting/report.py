@@ -91,7 +91,7 @@ def _header(result: Mapping[str, Any], title: str) -> str:
         f'<div class="cards">{"".join(cards)}</div>'
         f'<p class="muted">{page.text(words.metric_heading(metric))} over all {count:,} test '
         f"{words.examples(result['kind'])}{_direction(result, metric)}.</p>"
-        + (f'<p class="note">{page.text(result["note"])}</p>' if result["note"] else "")
+        + (f'<p class="note">{page.text(result["note"])}</p>' if result.get("note") else "")
     )
 
 
