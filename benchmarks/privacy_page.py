@@ -28,14 +28,13 @@ Renyi differential privacy beside it, and is that of the hospital that spends mo
 rates were chosen for each epsilon on patients kept for choosing, and that choice is not accounted for. In
 brackets: 95 % intervals, over random splits (Nadeau and Bengio 2003) or, for PneumoniaMNIST, over patients of
 its own test set (bootstrap).
-
-![Main metric against epsilon](figures/privacy_tradeoff.svg)
 """
+_SHOWN = "![Main metric against epsilon](figures/privacy_tradeoff.svg)"
 
 FLAMBY_INTRODUCTION = """## FLamby's epsilons on Fed-Heart-Disease
 
-FLamby (Ogier du Terrail et al., 2022; `flamby/dp_example`) trains with Opacus at each of the four centres, and
-asks it for the noise that spends epsilon in as many epochs as there are rounds (`strategies/utils.py`:
+FLamby (Ogier du Terrail et al., 2022; `flamby/dp_example`, read and not run) trains with Opacus at each of the
+four centres, and asks it for the noise that spends epsilon in as many epochs as there are rounds (`strategies/utils.py`:
 `epochs=nrounds`, 15). But a round is 100 minibatches of 4, which are 2 to 12.5 epochs of a centre, so more is spent
 than asked for. For each centre: the noise that Opacus is asked for, by the accounting here; what it
 spends in the 1,500 steps that are taken; and the noise that these steps need. Sampling is that of the
@@ -66,7 +65,7 @@ def render(lines: Sequence[Record], flamby: Sequence[Record]) -> str:
     from fedjax_med.evaluation import metric_title
     from fedjax_med.reporting.tradeoff_report import sentences
 
-    text = [INTRODUCTION]
+    text = [INTRODUCTION, _SHOWN, ""] if lines else ["# What privacy costs", ""]
     for line in lines:
         settings = line["settings"]
         divided = (
@@ -92,7 +91,7 @@ def render(lines: Sequence[Record], flamby: Sequence[Record]) -> str:
             "",
         ]
     if flamby:
-        text += [FLAMBY_INTRODUCTION, *_flamby_table(flamby), ""]
+        text += [FLAMBY_INTRODUCTION, *_flamby_table(flamby), "", _of_flamby(flamby), ""]
     if lines:
         last = lines[-1]
         text += [
@@ -110,6 +109,18 @@ def _row(point: Record) -> str:
         f"{point['noise_multiplier']:.3g} | {point['clip_norm']:g} | {_interval(point['mean'])} | "
         f"{_interval(point['pooled'])} |"
     )
+
+
+def _of_flamby(lines: Sequence[Record]) -> str:
+    """How much more is spent than was asked for, in a sentence."""
+    spent: dict[tuple[float, float], list[float]] = {}
+    for line in lines:
+        spent.setdefault((line["epsilon"], line["delta"]), []).append(line["epsilon_of_steps"])
+    told = [
+        f"{min(each):.2g} to {max(each):.2g} where {epsilon:g} was asked for (delta {delta:g})"
+        for (epsilon, delta), each in spent.items()
+    ]
+    return f"**What it means.** Centres spend {'; '.join(told)}. The smallest spends most."
 
 
 def _flamby_table(lines: Sequence[Record]) -> list[str]:
@@ -144,8 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     given = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     lines = read(RESULTS)
-    figure = as_svg(tradeoff_figure(lines), "tradeoff")
-    (records.REPO / FIGURE).write_text(figure, "utf-8")
+    if lines:
+        figure = as_svg(tradeoff_figure(lines), "tradeoff")
+        (records.REPO / FIGURE).write_text(figure, "utf-8")
     Path(given.output).write_text(render(lines, read(FLAMBY)), "utf-8")
 
 
