@@ -1,9 +1,8 @@
 """Small medical images: pooled against published, federated against pooled, batch statistics.
 
 Cases: `published` trains on all images in one place for as long as it helps, `pooled` for as long as
-hospitals do, `divisions` compares federated methods on hospitals
-that differ in their labels, `scanners` treatments of normalisation on hospitals that differ in their
-images.
+hospitals do, `divisions` compares federated methods on hospitals that differ in their labels, `scanners`
+treatments of normalisation on hospitals that differ in their images.
 """
 
 from __future__ import annotations

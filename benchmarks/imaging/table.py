@@ -49,7 +49,7 @@ def _pooled(lines: Sequence[Record]) -> list[str]:
     header = ["", "AUROC, published", "AUROC, here", "accuracy, published", "accuracy, here"]
     body = []
     for line in lines:
-        if line["case"] == "pooled":
+        if line["case"] == "published":
             published = PUBLISHED[line["dataset"]]
             body.append(
                 [

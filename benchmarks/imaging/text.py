@@ -51,8 +51,9 @@ Clients train with Adam at 0.003, chosen among 0.003 and 0.01 on validation imag
 """
 
 POOLED = """\
-Published: ResNet-18 with 11 million parameters. Here: the network of 19,513 parameters with group
-normalisation, trained for minutes on two CPU cores, without augmentation."""
+Published: ResNet-18 with 11 million parameters. Here: the network of 19,513 parameters with batch
+normalisation and augmentation, Adam with a rate that falls along a cosine, 80 epochs of BreastMNIST and 8 of
+PneumoniaMNIST, on all images in one place."""
 
 DIVISIONS: dict[str, str] = {
     "breast-mnist": "",
