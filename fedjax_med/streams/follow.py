@@ -22,7 +22,7 @@ from fedjax_med.engine.cohorts import everyone
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.engine.experiments import Experiments, grid
 from fedjax_med.engine.lane_choice import choose_lanes
-from fedjax_med.engine.layout import gather, spread
+from fedjax_med.engine.layout import Resident, gather, spread
 from fedjax_med.engine.local_work import LocalWork
 from fedjax_med.engine.placement import one_device
 from fedjax_med.engine.rewriting import make_rewriting
@@ -115,6 +115,8 @@ def follow(
         raise ValueError(
             f"until must be a period from 0 to {stream.num_periods - 1}, got {until!r}."
         )
+    if not stream.arrivals[1:].any():
+        raise ValueError("stream must have examples after its first period, to be judged on.")
     experiments = experiments or grid(seed=[0])
     if experiments.members is not None:
         raise ValueError("experiments must be about all clients of the stream, got members.")
@@ -148,7 +150,7 @@ def follow(
         sizes = stream.ends[period + 1] - begin
         known.clients = np.flatnonzero(sizes)
         if not len(known.clients) or (until is not None and period > until):
-            history.append(None)
+            history.append(None)  # nobody trains
             continue
         scheduler.sizes = sizes
         if lanes is None:
@@ -165,17 +167,13 @@ def follow(
             max_rounds=rounds,
             experiments=True,
         )
-        offset, size = resident.data.offset.copy(), resident.data.size.copy()
-        has_row = resident.table_row >= 0
-        at = resident.table_row[has_row]
-        offset[0, at] = (train.offsets[:-1] + begin)[has_row]
-        size[0, at] = np.maximum(sizes, 1)[has_row]
-        put = lambda x: a.placement.put(x, "per_device")
         server, clients, shared, _ = program(
             states.server,
             states.clients,
-            data._replace(offset=put(offset), size=put(size)),
-            put(chunk.cohorts),
+            data._replace(
+                **a.placement.put(_known(resident, train.offsets, begin, sizes), "per_device")
+            ),
+            a.placement.put(chunk.cohorts, "per_device"),
             a.placement.put(np.int32(rounds), "replicated"),
             placed_hyper,
         )
@@ -249,6 +247,18 @@ def _predictor(build: AlgorithmBuilder, model: Model, row: np.ndarray) -> Callab
         return jax.lax.map(of_client, (jnp.asarray(row, jnp.int32), examples))
 
     return predict
+
+
+def _known(
+    resident: Resident, offsets: np.ndarray, begin: np.ndarray, sizes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """First row and number of the examples that clients train on, for the table of clients."""
+    offset, size = resident.data.offset.copy(), resident.data.size.copy()
+    has_row = resident.table_row >= 0
+    at = resident.table_row[has_row]
+    offset[0, at] = (offsets[:-1] + begin)[has_row]
+    size[0, at] = np.maximum(sizes, 1)[has_row]
+    return {"offset": offset, "size": size}
 
 
 def _padded(

@@ -199,6 +199,11 @@ def test_algorithms_that_adapt_before_judging_are_refused():
         run(algorithm)
 
 
+def test_streams_without_anybody_to_judge_are_refused():
+    with pytest.raises(ValueError, match="must have examples after its first period"):
+        run(sgd(), make_stream(np.array([[2, 3], [0, 0]])))
+
+
 def test_in_periods_of_equal_parts():
     stream = in_periods(STREAM.dataset, 5)
     assert stream.arrivals.sum(axis=0).tolist() == STREAM.dataset.train.sizes.tolist()
