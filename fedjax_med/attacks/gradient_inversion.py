@@ -179,11 +179,6 @@ def psnr(original: Any, found: Any, *, span: float) -> float:
     return float(10 * np.log10(span**2 / error)) if error else float("inf")
 
 
-def best_psnr(originals: Any, found: Any, *, span: float) -> float:
-    """PSNR of one reconstruction to the record `[N, ...]` that it is closest to."""
-    return max(psnr(original, found, span=span) for original in np.asarray(originals))
-
-
 def _variation(images: jax.Array) -> jax.Array:
     """Mean absolute difference of neighbouring pixels of `[N, height, width, channels]`."""
     rows = jnp.abs(jnp.diff(images, axis=1)).mean()

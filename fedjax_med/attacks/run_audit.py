@@ -141,8 +141,9 @@ def _audited(
 
 def _can_be_inverted(dataset: FederatedDataset) -> bool:
     x = dataset.train.examples.get("x")
-    is_floating = isinstance(x, np.ndarray) and x.dtype.kind == "f"
-    return is_floating and modality_of(dataset) in _INVERTED and bool(np.isfinite(x).all())
+    if not isinstance(x, np.ndarray) or modality_of(dataset) not in _INVERTED:
+        return False
+    return x.dtype == np.uint8 or (x.dtype.kind == "f" and bool(np.isfinite(x).all()))
 
 
 def _affordable(dataset: FederatedDataset, num_shadows: int) -> int:

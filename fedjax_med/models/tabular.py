@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fedjax_med.engine.contracts import PyTree
 from fedjax_med.models.adapters import Model, from_function
+from fedjax_med.models.resnet import grey_values
 
 
 def linear(num_outputs: int = 1) -> Model:
@@ -21,10 +22,10 @@ def linear(num_outputs: int = 1) -> Model:
 
 
 def linear_in_pixels(num_outputs: int = 1) -> Model:
-    """`linear` in all numbers of images, signals or volumes `[N, ...]`."""
+    """`linear` in all numbers of images `[N, ...]`; those of 8 bits are scaled, see `grey_values`."""
 
     def rows(x: jax.Array) -> jax.Array:
-        return x.reshape(x.shape[0], -1)
+        return grey_values(x).reshape(x.shape[0], -1)
 
     def init(key: jax.Array, x: jax.Array) -> PyTree:
         return linear(num_outputs).init(key, rows(x)).params

@@ -168,8 +168,8 @@ def _inversion(result: Mapping[str, Any]) -> str:
         for row in result["inversion"]
     ]
     return _table(["What the attacker sees", "PSNR [dB], median"], rows) + (
-        '<p class="note">In the first round. Of sums, the reconstruction is compared with the record that it '
-        "is closest to. The figure shows records of single patients: do not pass it on where data are "
+        '<p class="note">In the first round. Of sums, the median over the records in them. '
+        "The figure shows records of single patients: do not pass it on where data are "
         "not public.</p>"
     )
 

@@ -58,7 +58,7 @@ def of(x, y, index):
 def dense_psnr(gradient, originals):
     kernel, bias = inversion.first_dense(gradient)
     found = np.asarray(inversion.invert_dense(kernel, bias)).reshape(originals.shape[1:])
-    return inversion.best_psnr(originals, found, span=1.0)
+    return max(inversion.psnr(original, found, span=1.0) for original in originals)
 
 
 def test_dense_layer_gives_its_one_input_away(problem):

@@ -23,3 +23,14 @@ def test_every_number_of_an_image_has_a_weight():
     expected += np.float64(params["bias"])
     # Sums of 24 float32 products of about 1.
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+def test_images_of_8_bits_are_scaled():
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1)), jnp.uint8)
+    model = linear_in_pixels()
+    start = model.init(jax.random.key(0), x[:1])
+    assert start.params["kernel"].dtype == jnp.float32
+    params = {"kernel": jnp.ones((16, 1)), "bias": jnp.zeros(1)}
+    outputs, _ = model.apply(start._replace(params=params), whole_batch({"x": x}), False)
+    expected = (np.float64(x) / 127.5 - 1).reshape(3, -1).sum(axis=1)
+    np.testing.assert_allclose(outputs[:, 0], expected, atol=1e-5)  # sums of 16 numbers up to 1
