@@ -38,8 +38,8 @@ def render(lines: Sequence[Record]) -> str:
             "",
             f"`{summary['command']}`: dataset `{summary['dataset']}`, model `{settings['model']}`, "
             f"{settings['num_seeds']} seeds, {settings['rounds']} rounds of "
-            f"{settings['local_epochs']} epoch, Adam, minibatches of {settings['batch_size']}. Training "
-            f"scans: {sizes}.",
+            f"{settings['local_epochs']} epoch, Adam, minibatches of {settings['batch_size']}. Scans of "
+            f"training, validation and test: {sizes}.",
             "",
             *_means(methods, summary),
             "",
