@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedjax_med import datasets
+from fedjax_med.cli import main
 from fedjax_med.data import DataError
 from fedjax_med.datasets import _medmnist, scanners
 from fedjax_med.datasets._files import Remote, locate
@@ -145,6 +146,16 @@ def test_an_image_in_place_of_the_archive_is_refused_by_its_checksum(tmp_path):
     (tmp_path / "breastmnist.npz").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match=r"its MD5 begins with [0-9a-f]{12}, expected 750601b1f35b"):
         datasets.medmnist("breast-mnist", data_dir=tmp_path)
+
+
+def test_commands_say_so_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "breastmnist.npz").write_bytes(b"\x89PNG\r\n")
+    output = tmp_path / "run"
+    for command in (["data", "check", "breast-mnist"], ["run", "breast-mnist", "--output", output]):
+        assert main([str(word) for word in [*command, "--data-dir", tmp_path]]) == 2
+        said = capsys.readouterr()
+        assert "breastmnist.npz is damaged or another version" in said.err
+        assert said.err.count("\n") == 1 and not output.exists()
 
 
 def test_files_are_recognised_by_either_checksum(tmp_path):
