@@ -27,7 +27,7 @@ _CAVEAT = (
 def tradeoff_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     """The main metric against epsilon, a panel for each dataset."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 4.6 * len(results)), 4.4), layout="constrained")
+        figure = Figure(figsize=(max(9.6, 4.6 * len(results)), 4.4), layout="constrained")
         panels = figure.subplots(1, len(results), squeeze=False)[0]
         for axes, result in zip(panels, results, strict=True):
             _panel(axes, result)
@@ -98,13 +98,14 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
             if (p["mean"]["value"] > alone if higher else p["mean"]["value"] < alone)
         ]
         if better:
-            said.append(
-                f"Its mean is better than that of each hospital alone at epsilon {min(better):g}"
-                + (" and at larger ones that were tried." if max(better) > min(better) else ".")
+            said[-1] += (
+                " Its mean is better than that of each hospital alone at epsilon "
+                f"{', '.join(f'{epsilon:g}' for epsilon in better)}; whether by more than chance, the "
+                "intervals tell."
             )
         else:
-            said.append(
-                "At no epsilon that was tried is its mean better than that of each hospital alone: "
+            said[-1] += (
+                " At no epsilon that was tried is its mean better than that of each hospital alone: "
                 "protected like this, federation does not pay here."
             )
     return said
