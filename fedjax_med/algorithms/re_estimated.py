@@ -1,7 +1,8 @@
 """Batch statistics estimated again: everyone's own, under the weights that all learned together.
 
 What an average of running statistics describes is no hospital's images, and lags behind the weights
-it is used with. A pass over a hospital's own training examples mends both, and needs no label.
+it is used with. A pass over a hospital's own training examples mends both, and needs no label. Where
+hospitals differ in their labels it harms: the mix of labels is normalised away (`docs/imaging.md`).
 
 References:
   Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation", 2016 (AdaBN).

@@ -135,8 +135,8 @@ def resnet(
       blocks: residual blocks of each stage.
       norm: "batch", whose statistics leave padded rows out. The server averages them, unless
         hospitals keep them (`algorithms.fed_bn`) or estimate them again (`algorithms.re_estimated`),
-        which did best where scanners differ (`docs/imaging.md`). "group" has no state, which private
-        gradients of single records ask for.
+        which did best where scanners differ and harm where labels do (`docs/imaging.md`). "group" has
+        no state, which private gradients of single records ask for.
       stem_kernel: pixels of the first convolution.
       stem_stride: of the first convolution.
       stem_pool: whether maxima over 3 x 3 halve the image once more after it.
