@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import records
-from benchmarks.signals.table import RESULTS
+from benchmarks.signals.table import RESULTS, Record
 
 FOLDER = "docs/figures"
 
@@ -34,7 +34,7 @@ def chosen_beats(probability: np.ndarray, label: np.ndarray) -> list[int]:
     return rows
 
 
-def of_beats(results: Path, data_dir: str | None, folder: Path) -> None:
+def of_beats(lines: Sequence[Record], data_dir: str | None, folder: Path) -> None:
     """Trains FedAvg on DS1, with the learning rate of the results, and shows beats of DS2."""
     import jax
     import optax
@@ -46,7 +46,6 @@ def of_beats(results: Path, data_dir: str | None, folder: Path) -> None:
     from fedjax_med.reporting.signal_figures import beats_figure, confusion_figure
     from fedjax_med.studies.training import outputs_of
 
-    lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     rate = next(
         line["rate"]
         for line in reversed(lines)
@@ -93,11 +92,10 @@ def of_beats(results: Path, data_dir: str | None, folder: Path) -> None:
     figure.savefig(folder / "signals-beats.png", dpi=120)
 
 
-def of_stream(results: Path, folder: Path) -> None:
+def of_stream(lines: Sequence[Record], folder: Path) -> None:
     """Macro F1 of the next beats by period, and reported drifts."""
     from fedjax_med.reporting.signal_figures import stream_figure
 
-    lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     stream = [line for line in lines if line["case"] == "stream" and "method" in line]
     values = {line["title"]: np.array([np.nan, *line["by_period"]]) for line in stream}
     window = next(line for line in stream if line["method"] == "window")
@@ -117,9 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     a = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
     folder = Path(a.output)
     try:
+        lines = [json.loads(line) for line in Path(a.results).read_text("utf-8").splitlines()]
         folder.mkdir(parents=True, exist_ok=True)
-        of_stream(Path(a.results), folder)
-        of_beats(Path(a.results), a.data_dir, folder)
+        cases = {line["case"] for line in lines}  # figures are of the results that there are
+        if "stream" in cases:
+            of_stream(lines, folder)
+        if "unseen" in cases:
+            of_beats(lines, a.data_dir, folder)
     except OSError as error:
         parser.error(f"cannot read or write {error.filename}: {error.strerror}")
 
