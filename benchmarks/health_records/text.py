@@ -29,7 +29,15 @@ MEANINGS = {
     "synthetic-ehr": """\
 Generated records (`datasets.draw_health_records`): ten hospitals that differ in patients, codes, laboratory
 panels, frequency of visits and outcomes, and a risk that is known. Part of it is the order of events: an
-infection after a surgery is dangerous, before it it is not.""",
+infection after a surgery is dangerous, before it it is not.
+
+**What it means.** Federation helps: with a GRU trained together patients are ranked better at each of the ten
+hospitals than with one of its own, by .05 in the mean. At the mean hospital that is as good as with
+all patients pooled; over all patients together FedAvg loses .02 to it, and Ditto's personal models do not, likely
+because a shared model does not know how frequent the outcome is at a hospital. Federation is also what makes a
+sequence model worth having here: hospitals alone have .737 with a linear model of the last visit and .719 with a
+GRU, together .743 and .770. All stay far below the risk that patients were drawn with: 9,000 records for
+training do not suffice to learn the rule.""",
     "diabetes130-visits": """\
 Encounters of real patients with diabetes (Strack et al. 2014) whom the same payer had seen before, at most the
 latest six; readmission within 30 days. The file has the order of encounters and no dates. A client holds the
