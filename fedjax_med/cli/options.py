@@ -315,7 +315,7 @@ class RunOptions(TrainingOptions):
         _option(
             _PRIVACY,
             "Train with differential privacy, with noise of so many clip norms. With --epsilon too, "
-            "the run ends before the round that would exceed it.",
+            "the run ends before the round that would exceed it. Default: what epsilon asks for.",
         ),
     ] = None
     delta: Annotated[
