@@ -56,8 +56,19 @@ normalisation and augmentation, Adam with a rate that falls along a cosine, 80 e
 PneumoniaMNIST, on all images in one place."""
 
 DIVISIONS: dict[str, str] = {
-    "breast-mnist": "",
-    "pneumonia-mnist": "",
+    "breast-mnist": """\
+Five hospitals, five seeds; eight rounds of two epochs, group normalisation unless said otherwise, against
+pooled training (group normalisation) for 24 epochs.
+
+**What it means.** Where hospitals have the same labels, federated training is as good as pooled training for
+about as long: batch normalisation a little above it, FedAvg with group normalisation .015 below. Where labels
+differ, every shared model loses, most where hospitals have one label each; knowing nothing but the hospital
+then ranks patients of all hospitals better than any image model, since the hospital tells the label. Batch
+normalisation with averaged statistics is the best of the federated methods in all three divisions. Statistics
+estimated again on a hospital's own images harm where labels differ: the labels' mix is normalised away.""",
+    "pneumonia-mnist": """\
+Five hospitals, five seeds; two rounds of one epoch, group normalisation unless said otherwise, against
+pooled training (group normalisation) for five epochs.""",
 }
 
 SCANNERS = """\
@@ -68,6 +79,6 @@ AUROC of all images from group normalisation, with the 95 % interval of the t di
 **What it means.** Statistics that every hospital estimates again on its own training images, under the
 shared weights, serve best: better than the average of running statistics by .032 (.013 half-width over
 seeds) and than layers that stay at home by .024 (.012). Group normalisation, which needs no treatment, is last
-in trainings as short as these. So `resnet` has batch normalisation by default, and hospitals that differ
-in their scanners should wrap their algorithm in `re_estimated`. All of it is one data set and one kind of
-simulated shift."""
+in trainings as short as these. So `resnet` has batch normalisation by default, with averaged statistics;
+hospitals whose scanners differ, and whose labels do not (see above), should wrap their algorithm in
+`re_estimated`. All of it is one data set and one kind of simulated shift."""
