@@ -26,7 +26,11 @@ if TYPE_CHECKING:
         genomics,
         models,
         preprocessing,
+        privacy,
+        secure,
+        streams,
         studies,
+        surveillance,
         tasks,
     )
     from fedjax_med.engine import (
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
         grid,
         mixed_precision,
         placement,
+        poisson_steps,
         retrain_without,
         simulate,
         steps,
@@ -62,7 +67,11 @@ _PACKAGES = (
     "genomics",
     "models",
     "preprocessing",
+    "privacy",
+    "secure",
+    "streams",
     "studies",
+    "surveillance",
     "tasks",
 )
 _FROM_ENGINE = (
@@ -80,6 +89,7 @@ _FROM_ENGINE = (
     "grid",
     "mixed_precision",
     "placement",
+    "poisson_steps",
     "retrain_without",
     "simulate",
     "steps",
@@ -111,11 +121,16 @@ __all__ = [
     "mixed_precision",
     "models",
     "placement",
+    "poisson_steps",
     "preprocessing",
+    "privacy",
     "retrain_without",
+    "secure",
     "simulate",
     "steps",
+    "streams",
     "studies",
+    "surveillance",
     "tasks",
 ]
 
