@@ -21,8 +21,10 @@ data = datasets.load("breast-mnist", partition="dirichlet", alpha=0.5, shift=1.0
 model = models.augmented(models.resnet(), models.affine(shift=0.07, degrees=10.0, flip=True))
 task = tasks.binary_classification(model, data.train.examples)
 fed_avg = algorithms.fed_avg(task.gradient, optax.adam(3e-3))
-algorithm = algorithms.re_estimated(fed_avg, task.loss)  # batch statistics of every hospital's own images
-run = simulate(algorithm, data, task=task, rounds=20, local_work=epochs(2, batch_size=16), evaluate_every=20)
+algorithm = algorithms.re_estimated(fed_avg, task.loss)  # statistics of each hospital's images
+run = simulate(
+    algorithm, data, task=task, rounds=20, local_work=epochs(2, batch_size=16), evaluate_every=20
+)
 ```
 
 **Data.** `datasets.medmnist` reads the twelve two-dimensional sets. `partition` and `alpha` divide the
