@@ -72,7 +72,11 @@ better at 0.1. Averaged statistics serve best or as well as any in all three div
 again on a hospital's own images harm where labels differ, as the mix of labels is normalised away.""",
     "pneumonia-mnist": """\
 Five hospitals, five seeds; two rounds of one epoch, group normalisation unless said otherwise, against
-pooled training (group normalisation) for five epochs.""",
+pooled training (group normalisation) for five epochs.
+
+**What it means.** After two rounds, federated methods with group normalisation are .02 to .03 below pooled
+training of two and a half times as many epochs where hospitals have the same labels, .04 to .05 at Dirichlet
+0.5, and .12 to .18 at 0.1, where the hospital's share of pneumonia by itself ranks patients better.""",
 }
 
 SCANNERS = """\
