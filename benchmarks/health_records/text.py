@@ -41,7 +41,14 @@ training do not suffice to learn the rule.""",
     "diabetes130-visits": """\
 Encounters of real patients with diabetes (Strack et al. 2014) whom the same payer had seen before, at most the
 latest six; readmission within 30 days. The file has the order of encounters and no dates. A client holds the
-encounters that it paid for and no others.""",
+encounters that it paid for and no others.
+
+**What it means.** Who comes back within 30 days is hard to tell, with all patients pooled too (.64 at best).
+Federation helps a little: over all patients together Ditto gains .02 over clients that train alone with either
+sequence model, FedAvg .03 and .04 (without an interval here), FedProx next to nothing. What came before the
+last encounter is worth .02 to a transformer (FedAvg, against the linear model of the last visit); for a GRU
+no difference is shown. Six of the 17 clients have at most 15 test records, so means over clients have no
+interval, and Ditto, the best on patients kept for choosing, is not the best on those for testing.""",
 }
 
 FIGURES = """\

@@ -28,9 +28,7 @@ def test_the_committed_page_is_that_of_the_committed_results(results):
 
 def test_every_dataset_and_sequence_model_has_methods_baselines_seeds_and_intervals(results):
     assert set(MEANINGS) == set(DATASETS) and set(TITLES) == set(MODELS)
-    measured = {line["dataset"] for line in results}
-    assert "synthetic-ehr" in measured <= set(DATASETS)
-    for name in measured:
+    for name in DATASETS:
         own = [line for line in results if line["dataset"] == name]
         for model in MODELS:
             of = {x["method"]: x for x in own if x.get("model") == model and "method" in x}
