@@ -25,6 +25,7 @@ _DEFAULTS = {
     "client_optimizer": "sgd",
     "local_epochs": 1,
 }
+_ADAM: dict[str, Any] = {"client_optimizer": "adam"}
 _OF_GRAPHS = {
     "algorithm": "fede",
     "rounds": 10,
@@ -49,6 +50,15 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "diabetes-progression": {"rounds": 50},
     "diabetes130": {"rounds": 20, "client_lr": 0.3, "batch_size": 128},
     "hapmap3": {"rounds": 50, "client_lr": 0.1},
+    # Those of the studies; fewer rounds where a round of a network takes seconds on a CPU.
+    "breast-mnist": {**_ADAM, "rounds": 16, "client_lr": 0.003},
+    "diabetes130-visits": {**_ADAM, "rounds": 6, "client_lr": 0.003, "batch_size": 64},
+    "mitbih-beats": {"rounds": 10, "client_lr": 0.1, "batch_size": 32},
+    "mitbih-rr": {"rounds": 5, "client_lr": 0.3, "batch_size": 64},
+    "pneumonia-mnist": {**_ADAM, "rounds": 4, "client_lr": 0.003, "batch_size": 32},
+    "synthetic-ehr": {**_ADAM, "rounds": 10, "client_lr": 0.003, "batch_size": 32},
+    "synthetic-scans": {**_ADAM, "rounds": 15, "client_lr": 0.003, "batch_size": 4},
+    "synthetic-volumes": {**_ADAM, "rounds": 8, "client_lr": 0.003, "batch_size": 4},
     "heart-disease": {"client_lr": 0.1},
     "ncctg-lung": {"rounds": 50, "client_lr": 0.01},
     "parkinsons-telemonitoring": {"client_lr": 0.003, "batch_size": 32},
