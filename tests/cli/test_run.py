@@ -491,20 +491,20 @@ def test_all_patients_of_a_hospital_at_once():
     assert work.batch_size == 42  # the largest hospital has 40, of which each device takes 14
 
 
-def test_examples_that_are_no_table_are_refused(command, tmp_path):
+def test_examples_of_no_modality_are_refused(command, tmp_path):
     from fedjax_med.data import FederatedDataset
 
-    images = {"x": np.zeros((4, 2, 2), np.float32), "y": np.int32([0, 1, 0, 1])}
-    dataset = FederatedDataset.from_clients({"a": images}, test={"a": images})
-    dataset.save(tmp_path / "images")
-    words = ("x of dataset must be floating [N, features]", "[4, 2, 2]")
-    assert_refused(command("run", "images"), *words)
+    numbers = {"x": np.zeros(4, np.float32), "y": np.int32([0, 1, 0, 1])}
+    dataset = FederatedDataset.from_clients({"a": numbers}, test={"a": numbers})
+    dataset.save(tmp_path / "numbers")
+    words = ("x of dataset must have 2 axes", "got shape [4]")
+    assert_refused(command("run", "numbers"), *words)
     dataset.map_examples(lambda e: {"x": e["x"]}).save(tmp_path / "unlabelled")
     assert_refused(command("run", "unlabelled"), "must have 'y', or 'time' and 'event'")
     few = {"x": np.ones((3, 2), np.float32), "y": np.int32([0, 1, 0])}
     FederatedDataset.from_clients({"a": few}, test={"a": few}).save(tmp_path / "few")
     assert_refused(command("run", "few"), "no column", "5 training values")
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "unlabelled", "few"}
+    assert {path.name for path in tmp_path.iterdir()} == {"numbers", "unlabelled", "few"}
 
 
 def test_a_changed_data_file_is_refused(command, tmp_path, shared_data_dir):

@@ -78,7 +78,7 @@ def test_classes_are_those_of_all_splits_and_names():
 NOTHING_FITS = {
     "negative": ({"y": np.array([0, -1])}, "0 or above where it is whole, got -1"),
     "three of several": ({"y": np.array([[0, 3]] * 2)}, "0 or 1 for several labels, got 3"),
-    "measured labels": ({"y": np.ones((2, 2))}, r"got float64 \[2, 2\]"),
+    "three axes": ({"y": np.ones((2, 2, 2))}, r"got float64 \[2, 2, 2\]"),
     "time alone": ({"time": np.ones(2)}, "or 'time' and 'event', got time, x"),
 }
 
